@@ -1,0 +1,1 @@
+"""Client and development server for the exported model, and its deployment."""
