@@ -1,0 +1,176 @@
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
+
+import bivrec_tf  # noqa: F401 (chooses Keras 2, before TensorFlow)
+from serving.client import RecommenderClient
+from serving.process import ServerProcess
+
+ITEMS = [f"item-{number}" for number in range(12)]
+
+HISTORY = tf.TensorSpec([None, None], tf.string, name="history")
+EXCLUDE = tf.TensorSpec([None, None], tf.string, name="exclude")
+
+
+class ToyRecommender(tf.Module):
+    """A recommender with the signatures of the real one and nothing to learn.
+
+    The scores are `scale` times a fixed number for each item, so that it shows which version
+    has answered.
+    """
+
+    def __init__(self, scale: float):
+        super().__init__()
+        self.scale = tf.Variable(scale)
+        self.items = tf.constant(ITEMS)
+
+    @tf.function(
+        input_signature=[
+            HISTORY,
+            EXCLUDE,
+            tf.TensorSpec([], tf.int32, name="k"),
+            tf.TensorSpec([], tf.float32, name="id_weight"),
+            tf.TensorSpec([], tf.bool, name="filter_seen"),
+        ]
+    )
+    def recommend(self, history, exclude, k, id_weight, filter_seen):
+        match = history[:, :, tf.newaxis] == self.items
+        seen = tf.reduce_any(match, axis=1)
+        excluded = tf.reduce_any(exclude[:, :, tf.newaxis] == self.items, axis=1)
+        count = tf.range(float(len(ITEMS)))
+        views = tf.stack([self.scale * count, self.scale * tf.reverse(count * 3.0, [0])], axis=-1)
+        weight = tf.where(id_weight < 0.0, 0.75, id_weight)
+        scores = weight * views[:, 0] + (1.0 - weight) * views[:, 1]
+        blocked = excluded | (seen & filter_seen)
+        masked = tf.where(blocked, -float("inf"), scores)
+        best, rows = tf.math.top_k(masked, tf.minimum(k, len(ITEMS)))
+        found = best > -float("inf")
+        reasons = tf.pad(history, [[0, 0], [0, 3]])[:, tf.newaxis, :3]
+        return {
+            "item_ids": tf.where(found, tf.gather(self.items, rows), ""),
+            "scores": tf.where(found, best, 0.0),
+            "interest": tf.where(found, rows % 4, -1),
+            "view_scores": tf.gather(views, rows),
+            "because": tf.broadcast_to(reasons, [tf.shape(rows)[0], tf.shape(rows)[1], 3]),
+            "unknown_items": tf.reduce_sum(
+                tf.cast((history != "") & ~tf.reduce_any(match, axis=2), tf.int32), axis=1
+            ),
+        }
+
+    @tf.function(input_signature=[HISTORY, EXCLUDE])
+    def serving_default(self, history, exclude):
+        return self.recommend(history, exclude, 5, -1.0, True)
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None], tf.float32, name="a"),
+            tf.TensorSpec([None], tf.float32, name="b"),
+        ]
+    )
+    def add(self, a, b):
+        return {"sum": a + b, "difference": a - b}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+    def double(self, x):
+        return {"y": 2.0 * x}
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([], tf.string, name="started"),
+            tf.TensorSpec([], tf.string, name="release"),
+        ]
+    )
+    def hold(self, started, release):
+        """Writes the file `started`, then takes until the file `release` exists."""
+        tf.io.write_file(started, "")
+        looks = tf.constant(0, tf.int64)
+        while tf.size(tf.io.matching_files(release)) == 0:
+            looks += 1
+        return {"looks": looks}
+
+    def export(self, directory: Path) -> None:
+        names = ["recommend", "serving_default", "add", "double", "hold"]
+        signatures = {name: getattr(self, name) for name in names}
+        tf.saved_model.save(self, str(directory), signatures=signatures)
+        # tf.saved_model.save cannot write defaults for a function; the file format can.
+        path = directory / "saved_model.pb"
+        saved_model = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+        signature = saved_model.meta_graphs[0].signature_def["serving_default"]
+        nothing = tf.make_tensor_proto([], tf.string, shape=[1, 0])
+        signature.defaults["exclude"].CopyFrom(nothing)
+        path.write_bytes(saved_model.SerializeToString())
+
+
+@pytest.fixture(scope="session")
+def toy_model() -> ToyRecommender:
+    return ToyRecommender(scale=1.0)
+
+
+@pytest.fixture(scope="session")
+def exports(toy_model, tmp_path_factory) -> dict[float, Path]:
+    """Two exported models by their scale."""
+    directory = tmp_path_factory.mktemp("exports")
+    models = {1.0: toy_model, 2.0: ToyRecommender(scale=2.0)}
+    for scale, model in models.items():
+        model.export(directory / str(scale))
+    return {scale: directory / str(scale) for scale in models}
+
+
+@pytest.fixture
+def base_path(exports, tmp_path) -> Path:
+    """A base path of the test's own, with version 1 of scale 1."""
+    base = tmp_path / "models"
+    shutil.copytree(exports[1.0], base / "1")
+    return base
+
+
+@pytest.fixture(scope="session")
+def server(exports, tmp_path_factory) -> Iterator[ServerProcess]:
+    """One server process for all tests that leave it as it is: version 7, zero-padded."""
+    base = tmp_path_factory.mktemp("shared")
+    shutil.copytree(exports[1.0], base / "0007")
+    with ServerProcess(base) as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def client(server) -> Iterator[RecommenderClient]:
+    # Far more than any answer takes: a busy machine must not fail a test.
+    with RecommenderClient(server.target, timeout=60.0) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def channel(server) -> Iterator[grpc.Channel]:
+    with grpc.insecure_channel(server.target) as channel:
+        yield channel
+
+
+@pytest.fixture(scope="session")
+def prediction_stub(channel) -> prediction_service_pb2_grpc.PredictionServiceStub:
+    return prediction_service_pb2_grpc.PredictionServiceStub(channel)
+
+
+@pytest.fixture(scope="session")
+def model_stub(channel) -> model_service_pb2_grpc.ModelServiceStub:
+    return model_service_pb2_grpc.ModelServiceStub(channel)
+
+
+@pytest.fixture(scope="session")
+def wait_for() -> Callable[[Callable[[], bool]], None]:
+    """Waits for a condition; only a hang of the code under test makes it give up."""
+
+    def wait(condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 120
+        while not condition():
+            assert time.monotonic() < deadline, "the condition never became true"
+            time.sleep(0.02)
+
+    return wait
