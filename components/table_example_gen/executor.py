@@ -11,13 +11,13 @@ from tfx.proto import example_gen_pb2
 from tfx.types import standard_component_specs
 from tfx.utils import proto_utils
 
+from components.artifacts import COUNTS_PROPERTY
 from components.beam_support import log_counts, read_counts, user_errors
 from components.configuration import parse_config
 from components.table_example_gen.read_table import NAMESPACE, ReadTable
 from components.table_example_gen.table_config import TableConfig
 
 CONFIG_FIELD = "table"
-COUNTS_PROPERTY = "counts"
 
 
 def _read_table(

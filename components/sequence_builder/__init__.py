@@ -1,0 +1,1 @@
+"""Turns interactions into sequence examples: cleaning, k-core, split, windows."""
