@@ -1,3 +1,7 @@
+# Chooses Keras 2, and must therefore come before TensorFlow.
+import bivrec_tf  # noqa: F401
+
+# isort: split
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +13,6 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
-import bivrec_tf  # noqa: F401 (chooses Keras 2, before TensorFlow)
 from serving.client import RecommenderClient
 from serving.process import ServerProcess
 

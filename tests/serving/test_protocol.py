@@ -5,10 +5,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
+from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import (
+    classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
+    inference_pb2,
     predict_pb2,
+    regression_pb2,
 )
 
 TIMEOUT = 60.0
@@ -267,8 +271,6 @@ def metadata_request(name="recommender", fields=("signature_def",)):
 
 
 def test_metadata_is_that_of_the_saved_model(prediction_stub, exports):
-    from tensorflow.core.protobuf import saved_model_pb2
-
     response = prediction_stub.GetModelMetadata(metadata_request(), timeout=TIMEOUT)
     signatures = get_model_metadata_pb2.SignatureDefMap()
     assert response.metadata["signature_def"].Unpack(signatures)
@@ -351,8 +353,6 @@ def test_status_refuses(model_stub, request_message, code, text):
 
 @pytest.mark.parametrize("method", ["Classify", "Regress", "MultiInference"])
 def test_what_is_not_there_says_so(prediction_stub, method):
-    from tensorflow_serving.apis import classification_pb2, inference_pb2, regression_pb2
-
     requests = {
         "Classify": classification_pb2.ClassificationRequest(),
         "Regress": regression_pb2.RegressionRequest(),
