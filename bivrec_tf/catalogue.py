@@ -1,0 +1,108 @@
+"""The item order: which item stands in which row, everywhere."""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from bivrec_tf.errors import DataError
+
+
+@dataclass(frozen=True)
+class ItemFeatures:
+    """Content features of one item.
+
+    Attributes:
+      item_id: The item.
+      features: float32 `[dimension]` of every modality that is present.
+    """
+
+    item_id: str
+    features: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class ItemCatalogue:
+    """All items, in the order of every table and index.
+
+    Row 0 is padding; then the items of the training split, most frequent first; then the *cold*
+    items, known only from the item table, sorted by id: they have content and no id row.
+
+    Attributes:
+      item_ids: `num_items + 1` ids, "" first.
+      num_trained: Items with an id row: rows `1 .. num_trained`.
+      counts: int64 `[num_items + 1]`, training interactions of every item.
+      modalities: Feature dimension of every modality.
+      content: float32 `[num_items + 1, dimension]` of every modality; 0 where missing.
+      presence: bool `[num_items + 1]` of every modality.
+    """
+
+    item_ids: tuple[str, ...]
+    num_trained: int
+    counts: np.ndarray
+    modalities: Mapping[str, int] = field(default_factory=dict)
+    content: Mapping[str, np.ndarray] = field(default_factory=dict)
+    presence: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def num_items(self) -> int:
+        """Number of items, without padding."""
+        return len(self.item_ids) - 1
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the item order: equal exactly when rows mean the same items."""
+        text = "\n".join((str(self.num_trained), *self.item_ids))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @classmethod
+    def build(
+        cls,
+        trained_ids: Sequence[str],
+        counts: Sequence[int] | np.ndarray,
+        items: Iterable[ItemFeatures] = (),
+    ) -> "ItemCatalogue":
+        """Builds the catalogue.
+
+        Args:
+          trained_ids: Items of the training split in order of their rows, without padding.
+          counts: Training interactions of each of them.
+          items: Content of any items, also of such that training never saw.
+
+        Returns:
+          The catalogue; trained items that `items` lacks have all modalities missing.
+
+        Raises:
+          DataError: An id is empty or stands twice, or a modality has two dimensions.
+        """
+        if "" in trained_ids or len(set(trained_ids)) != len(trained_ids):
+            raise DataError("item ids of the vocabulary must be distinct and not empty")
+        by_id: dict[str, ItemFeatures] = {}
+        modalities: dict[str, int] = {}
+        for item in items:
+            if not item.item_id or item.item_id in by_id:
+                raise DataError(f"item features: id {item.item_id!r} is empty or stands twice")
+            by_id[item.item_id] = item
+            for name, vector in item.features.items():
+                if modalities.setdefault(name, len(vector)) != len(vector):
+                    raise DataError(
+                        f"item {item.item_id!r}: modality {name!r} has {len(vector)} values, "
+                        f"other items have {modalities[name]}"
+                    )
+        cold = sorted(by_id.keys() - set(trained_ids))
+        ids = ("", *trained_ids, *cold)
+        content = {n: np.zeros([len(ids), d], np.float32) for n, d in modalities.items()}
+        presence = {n: np.zeros([len(ids)], bool) for n in modalities}
+        for row, item_id in enumerate(ids):
+            for name, vector in by_id[item_id].features.items() if item_id in by_id else ():
+                content[name][row] = vector
+                presence[name][row] = True
+        all_counts = np.zeros([len(ids)], np.int64)
+        all_counts[1 : len(trained_ids) + 1] = counts
+        return cls(ids, len(trained_ids), all_counts, modalities, content, presence)
+
+    def rows(self, item_ids: Iterable[str]) -> list[int]:
+        """Returns the rows of ids, 0 for unknown ones."""
+        index = {item_id: row for row, item_id in enumerate(self.item_ids)}
+        return [index.get(item_id, 0) for item_id in item_ids]

@@ -1,0 +1,120 @@
+"""Every default of the model and of its training, once, with its meaning and its range."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from bivrec_tf.features import VIEWS
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class StrictModel(BaseModel):
+    """A frozen configuration: unknown keys are errors, not typing mistakes that pass unseen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelConfig(StrictModel):
+    """The architecture of `BiVRec`, see `docs/model.md` for the mathematics."""
+
+    views: tuple[Literal["id", "mm"], ...] = Field(
+        VIEWS, description="Views to train: id embeddings, multimodal content, or both."
+    )
+    form: Literal["causal", "patch"] = Field(
+        "causal",
+        description="causal: interests at every position by running sums; patch: interests of "
+        "whole histories cut into patches.",
+    )
+    dimension: int = Field(64, ge=1, description="Width D of item vectors and interests.")
+    num_interests: int = Field(4, ge=1, description="Interests K a view.")
+    scales: tuple[int, ...] = Field((1, 2, 4), description="Patch lengths, in items.")
+    max_history: int = Field(50, ge=1, description="Most recent items of a history that count.")
+    context_blocks: int = Field(1, ge=0, description="Transformer blocks over the tokens, N.")
+    attention_heads: int = Field(2, ge=1, description="Heads of a context block.")
+    dropout: Probability = Field(0.2, description="Dropout on tokens and inside blocks.")
+    assignment_top_n: int = Field(1, ge=1, description="Interests a token is assigned to.")
+    assignment_temperature: float = Field(1.0, gt=0, description="tau of the allocation.")
+    score_temperature: float = Field(1.0, gt=0, description="Divides every training score.")
+    readout: Literal["max", "logsumexp"] = Field(
+        "max", description="How K interest scores of an item become one; serving takes the max."
+    )
+    modality_dropout: Probability = Field(
+        0.0, description="Chance that a present modality counts as missing in a training step."
+    )
+
+    @field_validator("scales")
+    @classmethod
+    def _scales_are_distinct_and_positive(cls, scales: tuple[int, ...]) -> tuple[int, ...]:
+        if not scales or min(scales) < 1 or len(set(scales)) != len(scales):
+            raise ValueError(f"expected distinct patch lengths of at least 1, found {scales}")
+        return scales
+
+    @model_validator(mode="after")
+    def _parts_fit_together(self) -> "ModelConfig":
+        if not self.views or len(set(self.views)) != len(self.views):
+            raise ValueError(f"views: expected 'id', 'mm' or both, found {self.views}")
+        if self.dimension % self.attention_heads:
+            raise ValueError(
+                f"dimension {self.dimension} is not a multiple of attention_heads "
+                f"{self.attention_heads}"
+            )
+        if self.assignment_top_n > self.num_interests:
+            raise ValueError(
+                f"assignment_top_n {self.assignment_top_n} is more than num_interests "
+                f"{self.num_interests}"
+            )
+        if max(self.scales) > self.max_history:
+            raise ValueError(
+                f"scales: the longest patch {max(self.scales)} is longer than max_history "
+                f"{self.max_history}"
+            )
+        return self
+
+
+class LossConfig(StrictModel):
+    """Weights of the multi-task objective (`docs/model.md`, section 4)."""
+
+    mm_weight: float = Field(1.0, ge=0, description="w_mm, of the multimodal view's own task.")
+    semantic_weight: float = Field(0.1, ge=0, description="w_sem, coarse similarity.")
+    allocation_weight: float = Field(0.1, ge=0, description="w_alloc, fine allocation.")
+    balance_weight: float = Field(0.01, ge=0, description="w_bal, against interest collapse.")
+    allocation_form: Literal["tied", "co_assignment"] = Field(
+        "tied", description="tied: interest k of one view is interest k of the other."
+    )
+    cross_view_warmup_steps: int = Field(
+        200, ge=0, description="Steps over which the cross-view weights rise from 0."
+    )
+    softmax: Literal["full", "sampled"] = Field(
+        "full", description="full: over the whole catalogue; sampled: for larger ones."
+    )
+    softmax_chunk_rows: int = Field(
+        512, ge=1, description="Positions whose full-catalogue scores are in memory at once."
+    )
+    sampled_negatives: int = Field(
+        1024, ge=1, description="Uniformly drawn negatives of a step, beside the batch's own."
+    )
+
+
+class TrainingConfig(StrictModel):
+    """How `bivrec_tf.training.fit` trains."""
+
+    epochs: int = Field(30, ge=1)
+    batch_size: int = Field(64, ge=1, description="Sequences a step.")
+    positions_per_sequence: int | None = Field(
+        None, ge=1, description="Positions drawn for the loss; none: all (causal), 8 (patch)."
+    )
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled (AdamW).")
+    gradient_clip_norm: float = Field(5.0, gt=0, description="Global norm.")
+    early_stopping_patience: int = Field(
+        5, ge=1, description="Epochs without a better validation NDCG@10 before training stops."
+    )
+    evaluation_batch_size: int = Field(256, ge=1, description="Histories ranked at once.")
+    max_evaluation_examples: int | None = Field(
+        None, ge=1, description="Validation examples used after an epoch; none: all."
+    )
+    mixed_precision: bool = Field(False, description="float16 compute with float32 weights.")
+    seed: int = Field(0, ge=0)
+    loss: LossConfig = LossConfig()

@@ -1,0 +1,171 @@
+"""Full-ranking evaluation of a model on a held-out split."""
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from bivrec_tf import features
+from bivrec_tf.metrics import (
+    NDCG,
+    CatalogueCoverage,
+    HitRate,
+    RankingMetric,
+    Recall,
+    ReciprocalRank,
+)
+from bivrec_tf.models import BiVRec
+
+CUT_OFFS = (10, 20, 50)
+SELECTION_METRIC = "ndcg_at_10"
+"""The validation metric that chooses epochs and weights."""
+
+_NEVER_FOUND = tf.int32.max
+
+
+def ranking_metrics(cut_offs: Sequence[int] = CUT_OFFS) -> list[RankingMetric]:
+    """Returns new metrics: recall, NDCG, hit rate and MRR at every cut-off."""
+    kinds = (Recall, NDCG, HitRate, ReciprocalRank)
+    return [kind(k) for k in cut_offs for kind in kinds]
+
+
+class RankingEvaluator:
+    """Ranks the whole catalogue for held-out histories.
+
+    The index is built once and renewed in place, so that evaluating after every epoch retraces
+    nothing.
+
+    Args:
+      model: The model, whose present weights are evaluated at every call.
+      filter_seen: Whether items of the history are left out of the ranking, as in serving.
+    """
+
+    def __init__(self, model: BiVRec, filter_seen: bool = True) -> None:
+        self._model = model
+        self._filter_seen = filter_seen
+        self._index = model.build_index()
+        self._rank_batch = tf.function(self._ranks, reduce_retracing=True)
+        self._search_batch = tf.function(self._search, reduce_retracing=True)
+
+    def _ranks(self, history, target, id_weight):
+        queries = self._model(history)
+        seen = history if self._filter_seen else history[:, :0]
+        ranks = self._index.ranks(queries, tf.maximum(target, 0), seen, id_weight)
+        return tf.where(target < 0, _NEVER_FOUND, ranks)
+
+    def _search(self, history, id_weight):
+        seen = history if self._filter_seen else history[:, :0]
+        return self._index.search(self._model(history), seen, max(CUT_OFFS), id_weight).rows
+
+    def _renew(self, cold_offset: float | None) -> None:
+        model = self._model
+        offset = model.cold_offset if cold_offset is None else tf.constant(cold_offset)
+        warm = tf.range(model.num_rows) <= model.catalogue.num_trained
+        self._index.assign(model.item_tables(), tf.where(warm, 0.0, offset))
+
+    def ranks(
+        self,
+        batches: tf.data.Dataset,
+        id_weight: float | None = None,
+        cold_offset: float | None = None,
+    ) -> list[tf.Tensor]:
+        """Ranks the targets of every batch of `data.evaluation_batches`.
+
+        Args:
+          batches: Histories and targets.
+          id_weight: Weight of the id view; the model's own without it.
+          cold_offset: Added to the scores of cold items; the model's own without it.
+
+        Returns:
+          int32 `[n, T]` for every batch: 1 for the best item, 0 for padding.
+        """
+        self._renew(cold_offset)
+        weight = tf.cast(self._model.id_weight if id_weight is None else id_weight, tf.float32)
+        return [
+            self._rank_batch(batch[features.HISTORY], batch[features.TARGET], weight)
+            for batch in batches
+        ]
+
+    def evaluate(
+        self, batches: tf.data.Dataset, id_weight: float | None = None, coverage: bool = False
+    ) -> dict[str, float]:
+        """Computes the mean of every ranking metric.
+
+        Args:
+          batches: Histories and targets, of `data.evaluation_batches`.
+          id_weight: Weight of the id view; the model's own without it.
+          coverage: Whether to add catalogue coverage, which costs a search.
+
+        Returns:
+          Values by name, such as `ndcg_at_10`.
+        """
+        metrics = ranking_metrics()
+        for ranks in self.ranks(batches, id_weight):
+            for metric in metrics:
+                metric.update_state(ranks)
+        values = {metric.name: float(metric.result()) for metric in metrics}
+        if coverage:
+            values.update(self._coverage(batches, id_weight))
+        return values
+
+    def _coverage(self, batches, id_weight):
+        weight = tf.cast(self._model.id_weight if id_weight is None else id_weight, tf.float32)
+        num_items = self._model.catalogue.num_items
+        metrics = [CatalogueCoverage(num_items, k) for k in CUT_OFFS]
+        for batch in batches:
+            rows = self._search_batch(batch[features.HISTORY], weight)
+            for metric in metrics:
+                metric.update_state(rows)
+        return {metric.name: float(metric.result()) for metric in metrics}
+
+    def calibrate(self, batches: tf.data.Dataset) -> None:
+        """Chooses the weight of the id view and the offset of cold items, on validation.
+
+        Both are chosen from a small grid by `SELECTION_METRIC`, the weight first, and stored in
+        the model.
+        """
+        model = self._model
+
+        def value(id_weight: float, cold_offset: float) -> float:
+            metric = NDCG(10)
+            for ranks in self.ranks(batches, id_weight, cold_offset):
+                metric.update_state(ranks)
+            return float(metric.result())
+
+        offset = float(model.cold_offset)
+        if model.has_both_views:
+            weights = [step / 10 for step in range(11)]
+            model.id_weight.assign(max(weights, key=lambda weight: value(weight, offset)))
+        if model.catalogue.num_items > model.catalogue.num_trained:
+            weight = float(model.id_weight)
+            offsets = [0.0, -0.5, -1.0, -2.0, -3.0, -4.0, -6.0]
+            model.cold_offset.assign(max(offsets, key=lambda offset: value(weight, offset)))
+
+
+def popularity_ranks(
+    counts: tf.Tensor, history: tf.Tensor, target: tf.Tensor, filter_seen: bool = True
+) -> tf.Tensor:
+    """Ranks targets by popularity in the training split, the baseline of every gate.
+
+    Args:
+      counts: int64 `[rows]`, training interactions of every row; rows are the order of items
+        with equal counts.
+      history: int32 `[n, L]`, 0 for padding.
+      target: int32 `[n, T]`, 0 for padding, -1 for targets outside the catalogue.
+      filter_seen: Whether items of the history are left out.
+
+    Returns:
+      int32 `[n, T]`, as from `RankingEvaluator.ranks`.
+    """
+    order = tf.argsort(counts[1:], direction="DESCENDING", stable=True) + 1
+    place = tf.scatter_nd(order[:, tf.newaxis], tf.range(1, tf.size(order) + 1), tf.shape(counts))
+    ranks = tf.gather(place, tf.maximum(target, 0))
+    if filter_seen:
+        seen = tf.gather(place, history)
+
+        def seen_before(target_places):
+            before = (seen > 0) & (seen < target_places[:, tf.newaxis])
+            return tf.math.count_nonzero(before, axis=1, dtype=tf.int32)
+
+        counts_before = tf.map_fn(seen_before, tf.transpose(ranks), fn_output_signature=tf.int32)
+        ranks = tf.where(ranks > 0, ranks - tf.transpose(counts_before), 0)
+    return tf.where(target < 0, _NEVER_FOUND, ranks)

@@ -1,0 +1,123 @@
+"""The multimodal view's item vectors."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
+
+
+class ContentProjection(tf_keras.layers.Layer):
+    """Frozen content features of an item, of any modalities, to one trained vector.
+
+    `e(v) = LayerNorm(W_o concat_m( present ? LayerNorm(W_m f_m(v)) : u_m ))`, where `f_m` is
+    standardised with statistics of the catalogue and `u_m` is a learned "missing" vector. Nothing
+    here depends on an item's id: two items with the same content have the same vector, and items
+    that training never saw have one too.
+
+    Args:
+      modalities: Feature dimension of every modality, by name.
+      dimension: Width of the item vectors.
+      modality_dropout: Chance, in training, that a present modality of an item counts as missing.
+      **kwargs: Passed to the base class.
+
+    Inputs: `features`, a float `[n, modalities[m]]` for every modality `m`; `presence`, a bool
+      `[n]` for every modality.
+    Output shape: float `[n, dimension]`.
+
+    Example:
+      >>> layer = ContentProjection({"text": 3}, dimension=2)
+      >>> layer({"text": tf.ones([5, 3])}, {"text": tf.ones([5], tf.bool)}).shape
+      TensorShape([5, 2])
+
+    Reference: Hu et al., *BiVRec*, arXiv 2402.17334; `docs/model.md`, section 0.
+    """
+
+    def __init__(
+        self,
+        modalities: Mapping[str, int],
+        dimension: int,
+        modality_dropout: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        # Sorted: the concatenation must not depend on the order in which a mapping was written.
+        self.modalities = dict(sorted(modalities.items()))
+        self.dimension = dimension
+        self.modality_dropout = modality_dropout
+        self._means: dict[str, tf.Variable] = {}
+        self._scales: dict[str, tf.Variable] = {}
+        self._missing: dict[str, tf.Variable] = {}
+        self._projections = {
+            name: tf_keras.layers.Dense(dimension, name=f"project_{name}")
+            for name in self.modalities
+        }
+        self._norms = {
+            name: tf_keras.layers.LayerNormalization(epsilon=1e-6, name=f"norm_{name}")
+            for name in self.modalities
+        }
+        self._output = tf_keras.layers.Dense(dimension, use_bias=False, name="output")
+        # Vectors of length about 1, as in the id table: the two views start on one scale.
+        self._output_norm = tf_keras.layers.LayerNormalization(
+            epsilon=1e-6,
+            gamma_initializer=tf_keras.initializers.Constant(dimension**-0.5),
+            name="output_norm",
+        )
+
+    def build(self, input_shape):
+        for name, size in self.modalities.items():
+            self._means[name] = self.add_weight(
+                f"mean_{name}", [size], initializer="zeros", trainable=False
+            )
+            self._scales[name] = self.add_weight(
+                f"scale_{name}", [size], initializer="ones", trainable=False
+            )
+            self._missing[name] = self.add_weight(
+                f"missing_{name}",
+                [self.dimension],
+                initializer=tf_keras.initializers.RandomNormal(stddev=0.1),
+            )
+        super().build(input_shape)
+
+    def adapt(self, features: Mapping[str, Any], presence: Mapping[str, Any]) -> None:
+        """Sets the standardisation from the catalogue's present features.
+
+        Args:
+          features: float `[n, modalities[m]]` for every modality `m`.
+          presence: bool `[n]` for every modality.
+        """
+        if not self.built:
+            self.build(None)
+        for name, size in self.modalities.items():
+            present = tf.boolean_mask(tf.cast(features[name], tf.float32), presence[name])
+            if present.shape[0] == 0:
+                continue
+            mean, variance = tf.nn.moments(present, axes=[0])
+            self._means[name].assign(mean)
+            # A feature that never varies carries nothing: centre it, do not blow it up.
+            self._scales[name].assign(
+                tf.where(variance > 1e-12, tf.math.rsqrt(variance + 1e-12), tf.ones([size]))
+            )
+
+    def call(self, features, presence, training=None):
+        parts = []
+        for name in self.modalities:
+            raw = tf.cast(features[name], tf.float32)
+            standardised = (raw - self._means[name]) * self._scales[name]
+            projected = self._norms[name](
+                self._projections[name](tf.cast(standardised, self.compute_dtype))
+            )
+            present = tf.cast(presence[name], tf.bool)
+            if training and self.modality_dropout:
+                present &= tf.random.uniform(tf.shape(present)) >= self.modality_dropout
+            missing = tf.cast(self._missing[name], projected.dtype)
+            parts.append(tf.where(present[:, tf.newaxis], projected, missing))
+        return self._output_norm(self._output(tf.concat(parts, axis=-1)))
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "modalities": self.modalities,
+            "dimension": self.dimension,
+            "modality_dropout": self.modality_dropout,
+        }

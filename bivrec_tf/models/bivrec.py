@@ -1,0 +1,329 @@
+"""BiVRec: an id view and a multimodal view of a user, trained together."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_recommenders as tfrs
+import tf_keras
+
+from bivrec_tf.catalogue import ItemCatalogue
+from bivrec_tf.config import LossConfig, ModelConfig
+from bivrec_tf.errors import ConfigError
+from bivrec_tf.features import VIEWS
+from bivrec_tf.layers import ContentProjection, ItemEmbedding
+from bivrec_tf.losses import (
+    AllocationBalance,
+    CatalogueSoftmax,
+    InterestAllocation,
+    SampledSoftmax,
+    SemanticSimilarity,
+)
+from bivrec_tf.models.histories import compact, draw_positions, prefixes
+from bivrec_tf.models.view_tower import Interests, ViewTower
+from bivrec_tf.retrieval import MultiInterestTopK
+
+ID, MM = VIEWS
+SEQUENCE = "sequence"
+"""int32 `[batch, max_history + 1]`: rows of a training window, padding on the left."""
+IS_TARGET = "is_target"
+"""bool `[batch, max_history + 1]`: which of them are to be predicted."""
+USER = "user"
+"""int64 `[batch]`: equal for windows of one user."""
+
+_PATCH_POSITIONS = 8
+
+
+class BiVRec(tfrs.Model):
+    """The model: two towers, two recommendation tasks, and the losses that tie the views.
+
+    Args:
+      config: The architecture.
+      catalogue: The items and their content; needs at least one modality for the `mm` view.
+      loss: Weights of the objective.
+      positions_per_sequence: Positions drawn from a sequence in a step; none for all of them
+        (causal form) or 8 (patch form, where every position costs a history).
+      **kwargs: Passed to the base class.
+
+    Inputs of training (`fit`): a dictionary of `sequence`, `is_target` and `user`, see this
+      module's constants. Every target that has an item before it is predicted from all of them.
+
+    Raises:
+      ConfigError: The `mm` view is asked for and the catalogue has no content.
+
+    Example:
+      >>> catalogue = ItemCatalogue.build(["a", "b", "c"], [3, 2, 1])
+      >>> model = BiVRec(ModelConfig(views=("id",), dimension=8), catalogue)
+      >>> model.interests(tf.constant([[1, 2]]))["id"].vectors.shape
+      TensorShape([1, 4, 8])
+
+    Reference: Hu et al., *BiVRec*, arXiv 2402.17334; `docs/model.md`.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        catalogue: ItemCatalogue,
+        loss: LossConfig | None = None,
+        positions_per_sequence: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if MM in config.views and not catalogue.modalities:
+            raise ConfigError(
+                "model.views asks for the multimodal view, but no item has content features. "
+                "Configure a modality, or train the id view alone with `views: [id]`."
+            )
+        self.config = config
+        self.catalogue = catalogue
+        self.loss_config = loss or LossConfig()
+        self.positions_per_sequence = positions_per_sequence
+        self._towers = {view: ViewTower(config, name=f"{view}_tower") for view in config.views}
+        if ID in config.views:
+            self._item_embedding = ItemEmbedding(
+                catalogue.num_trained, config.dimension, name="item_embedding"
+            )
+        if MM in config.views:
+            self._build_content()
+        probabilities = catalogue.counts[1 : catalogue.num_trained + 1].astype(np.float32)
+        self._target_probabilities = probabilities / max(probabilities.sum(), 1.0)
+        # Chosen on validation at the end of training, and stored with the model.
+        self.id_weight = tf.Variable(0.5, trainable=False, name="id_weight")
+        self.cold_offset = tf.Variable(0.0, trainable=False, name="cold_offset")
+        self._full_softmax = CatalogueSoftmax(config.readout, self.loss_config.softmax_chunk_rows)
+        self._sampled_softmax = SampledSoftmax(self.loss_config.sampled_negatives)
+        self._semantic_similarity = SemanticSimilarity(name="semantic_similarity")
+        self._interest_allocation = InterestAllocation(self.loss_config.allocation_form)
+        self._balance = AllocationBalance()
+        names = ["loss"]
+        for view in config.views:
+            names += [f"{view}_loss", f"{view}_interests_in_use", f"{view}_interest_cosine"]
+        if self.has_both_views:
+            names += ["semantic_loss", "allocation_loss"]
+        self._trackers = {name: tf_keras.metrics.Mean(name=name) for name in names}
+
+    @property
+    def has_both_views(self) -> bool:
+        """Whether the cross-view losses apply."""
+        return len(self.config.views) == 2
+
+    def _build_content(self) -> None:
+        catalogue, config = self.catalogue, self.config
+        self._content_projection = ContentProjection(
+            catalogue.modalities,
+            config.dimension,
+            config.modality_dropout,
+            name="content_projection",
+        )
+        # Statistics come from the training split alone.
+        trained = slice(1, catalogue.num_trained + 1)
+        self._content_projection.adapt(
+            {name: values[trained] for name, values in catalogue.content.items()},
+            {name: values[trained] for name, values in catalogue.presence.items()},
+        )
+        self._content = {
+            name: tf.constant(values, name=f"content_{name}")
+            for name, values in catalogue.content.items()
+        }
+        self._presence = {
+            name: tf.constant(values, name=f"presence_{name}")
+            for name, values in catalogue.presence.items()
+        }
+
+    def item_table(self, view: str, rows: int, training: bool = False) -> tf.Tensor:
+        """Returns the vectors of a view's first rows, padding (zero) first: `[rows, D]`.
+
+        Args:
+          view: `id` or `mm`.
+          rows: How many rows, padding included. Cold items are zero in the id view.
+          training: Whether modalities may be dropped.
+        """
+        if view == ID:
+            table = self._item_embedding.table()[:rows]
+            return tf.pad(table, [[0, rows - tf.shape(table)[0]], [0, 0]])
+        table = self._content_projection(
+            {name: values[1:rows] for name, values in self._content.items()},
+            {name: values[1:rows] for name, values in self._presence.items()},
+            training=training,
+        )
+        return tf.pad(table, [[1, 0], [0, 0]])
+
+    def view_interests(
+        self, view: str, table: tf.Tensor, rows: tf.Tensor, positions=None, training=False
+    ) -> Interests:
+        """Runs one tower over histories `rows`, int `[n, L]`, with item vectors from `table`."""
+        return self._towers[view](
+            tf.gather(table, rows), rows > 0, positions=positions, training=training
+        )
+
+    def interests(
+        self, rows: tf.Tensor, tables: Mapping[str, tf.Tensor] | None = None
+    ) -> dict[str, Interests]:
+        """Infers the interests of histories.
+
+        Args:
+          rows: int32 `[n, L]`, any L, oldest first; 0 for padding and unknown items, anywhere.
+          tables: Item tables of both views, where the caller has them already.
+
+        Returns:
+          `Interests` of every view, with vectors divided by the score temperature and the
+          allocation for the compacted history, see `histories.compact`.
+        """
+        rows = compact(rows, self.config.max_history)
+        length = tf.shape(rows)[1]
+        last = tf.range(tf.shape(rows)[0]) * length + length - 1
+        positions = last if self.config.form == "causal" else None
+        found = {}
+        for view in self.config.views:
+            # A cold item has no id row, but is no padding: its zero vector holds its place.
+            table = tables[view] if tables else self.item_table(view, self.num_rows)
+            result = self.view_interests(view, table, rows, positions)
+            vectors = tf.cast(result.vectors, tf.float32) / self.config.score_temperature
+            found[view] = result._replace(vectors=vectors)
+        return found
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of every table: padding, trained items, cold items."""
+        return len(self.catalogue.item_ids)
+
+    def item_tables(self) -> dict[str, tf.Tensor]:
+        """Returns the item vectors of every view, float32 `[num_rows, D]`."""
+        return {
+            view: tf.cast(self.item_table(view, self.num_rows), tf.float32)
+            for view in self.config.views
+        }
+
+    def item_allocation(self, view: str, allocation: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
+        """Returns the allocation of history items, float `[n, K, length]`; see `ViewTower`."""
+        return self._towers[view].item_allocation(allocation, length)
+
+    def build_index(self, k: int = 20, tables: Mapping[str, tf.Tensor] | None = None):
+        """Builds the exact index over the present weights.
+
+        Args:
+          k: Default number of results.
+          tables: Item tables, where the caller has them already.
+
+        Returns:
+          `MultiInterestTopK` over all rows; row 0 is never a result.
+        """
+        rows = tf.range(self.num_rows)
+        warm = rows <= self.catalogue.num_trained
+        return MultiInterestTopK(k=k).index(
+            dict(tables or self.item_tables()),
+            warm=warm,
+            offsets=tf.where(warm, 0.0, self.cold_offset),
+            id_weight=float(self.id_weight.numpy()),
+            has_padding=True,
+        )
+
+    def call(self, rows):
+        """Returns interest vectors `[n, K, D]` of every view for histories int `[n, L]`."""
+        return {view: found.vectors for view, found in self.interests(rows).items()}
+
+    def compute_loss(self, inputs, training=False):
+        """Computes the multi-task objective; `docs/model.md`, sections 3 and 4."""
+        history, labels = inputs[SEQUENCE][:, :-1], inputs[SEQUENCE][:, 1:]
+        wanted = inputs[IS_TARGET][:, 1:] & (history > 0) & (labels > 0)
+        drawn, runs = self._runs(history, wanted)
+        targets = tf.gather(tf.reshape(labels, [-1]), drawn) - 1
+        users = inputs[USER]
+
+        total, found = 0.0, {}
+        for view in self.config.views:
+            table = self.item_table(view, self.catalogue.num_trained + 1, training)
+            result = self.view_interests(view, table, *runs, training=training)
+            queries = result.vectors[: tf.shape(drawn)[0]] / self.config.score_temperature
+            task = self._task_loss(queries, table[1:], targets)
+            balance = self._balance(result.allocation, result.mask)
+            weight = 1.0 if view == ID or not self.has_both_views else self.loss_config.mm_weight
+            total += weight * task + self.loss_config.balance_weight * balance
+            found[view] = result
+            self._track_view(view, task, balance, queries)
+        if self.has_both_views:
+            total += self._cross_view_loss(found, users, drawn, history)
+        self._trackers["loss"].update_state(total)
+        return total
+
+    def _runs(self, history, wanted):
+        """What the towers run over: drawn positions, and (histories, positions to read)."""
+        count = self.positions_per_sequence
+        if self.config.form == "causal":
+            drawn = draw_positions(wanted, count)
+            length = tf.shape(history)[1]
+            last = tf.range(tf.shape(history)[0]) * length + length - 1
+            return drawn, (history, tf.concat([drawn, last], axis=0))
+        drawn = draw_positions(wanted, count or _PATCH_POSITIONS)
+        return drawn, (prefixes(history, drawn), None)
+
+    def _task_loss(self, queries, items, targets):
+        if self.loss_config.softmax == "full":
+            return self._full_softmax(queries, items, targets)
+        return self._sampled_softmax(queries, items, targets, self._target_probabilities)
+
+    def _cross_view_loss(self, found: dict[str, Interests], users, drawn, history):
+        if self.config.form == "causal":
+            # One representation of each window: its last position.
+            of_user = {view: result.vectors[tf.shape(drawn)[0] :] for view, result in found.items()}
+        else:
+            # The last position drawn from each window.
+            row = drawn // tf.shape(history)[1]
+            is_last = tf.concat([row[1:] != row[:-1], tf.ones_like(row[:1], tf.bool)], axis=0)
+            of_user = {
+                view: tf.boolean_mask(result.vectors, is_last) for view, result in found.items()
+            }
+            users = tf.gather(users, tf.boolean_mask(row, is_last))
+        semantic = self._semantic_similarity(of_user[ID], of_user[MM], users)
+        allocation = self._interest_allocation(
+            found[ID].allocation, found[MM].allocation, found[ID].mask
+        )
+        self._trackers["semantic_loss"].update_state(semantic)
+        self._trackers["allocation_loss"].update_state(allocation)
+        return self._warm_up() * (
+            self.loss_config.semantic_weight * semantic
+            + self.loss_config.allocation_weight * allocation
+        )
+
+    def _warm_up(self):
+        steps = self.loss_config.cross_view_warmup_steps
+        if not steps or self.optimizer is None:
+            return 1.0
+        # At least one step's share from the start: no variable is ever without a gradient.
+        done = tf.cast(self.optimizer.iterations + 1, tf.float32)
+        return tf.minimum(done / float(steps), 1.0)
+
+    def _track_view(self, view, task, balance, queries):
+        self._trackers[f"{view}_loss"].update_state(task)
+        # exp of the entropy of the mean allocation: K when all are used alike, 1 in a collapse.
+        self._trackers[f"{view}_interests_in_use"].update_state(
+            self.config.num_interests * tf.exp(-balance)
+        )
+        unit = tf.math.l2_normalize(tf.cast(queries, tf.float32), axis=2)
+        mean = tf.reduce_mean(tf.matmul(unit, unit, transpose_b=True))
+        interests = self.config.num_interests
+        off_diagonal = (interests * mean - 1.0) / max(interests - 1, 1)
+        self._trackers[f"{view}_interest_cosine"].update_state(off_diagonal)
+
+    def train_step(self, inputs):
+        """One step: as in `tfrs.Model`, with loss scaling under mixed precision."""
+        scales = isinstance(self.optimizer, tf_keras.mixed_precision.LossScaleOptimizer)
+        with tf.GradientTape() as tape:
+            loss = self.compute_loss(inputs, training=True)
+            scaled = self.optimizer.get_scaled_loss(loss) if scales else loss
+        gradients = tape.gradient(scaled, self.trainable_variables)
+        if scales:
+            gradients = self.optimizer.get_unscaled_gradients(gradients)
+        self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
+        return {name: tracker.result() for name, tracker in self._trackers.items()}
+
+    def test_step(self, inputs):
+        """The losses on a batch, without noise or dropout."""
+        self.compute_loss(inputs, training=False)
+        return {name: tracker.result() for name, tracker in self._trackers.items()}
+
+    @property
+    def metrics(self):
+        """Means over an epoch of the losses and of the interest-collapse diagnostics."""
+        return list(self._trackers.values())

@@ -1,0 +1,249 @@
+"""`fit`: the one way to train, for notebooks and the pipeline alike."""
+
+import hashlib
+import json
+import math
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tensorflow as tf
+import tf_keras
+
+from bivrec_tf.config import TrainingConfig
+from bivrec_tf.errors import BivrecError, ConfigError
+from bivrec_tf.evaluation import SELECTION_METRIC, RankingEvaluator
+from bivrec_tf.models import BiVRec
+from bivrec_tf.models.bivrec import IS_TARGET, SEQUENCE, USER
+
+_RUN_FILE = "run.json"
+
+
+class TrainingError(BivrecError, RuntimeError):
+    """Training went wrong in a way that more of it would not mend."""
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What `fit` reports.
+
+    Attributes:
+      history: One dictionary of losses, diagnostics and validation metrics for every epoch.
+      best_epoch: 0-based epoch whose weights the model now has.
+      metrics: Validation metrics of the finished model (calibrated).
+    """
+
+    history: list[dict[str, float]]
+    best_epoch: int
+    metrics: dict[str, float]
+
+
+def make_optimizer(config: TrainingConfig) -> tf_keras.optimizers.Optimizer:
+    """Returns AdamW with a global gradient norm, loss-scaled under mixed precision."""
+    optimizer = tf_keras.optimizers.AdamW(
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        global_clipnorm=config.gradient_clip_norm,
+    )
+    # Decay pulls weights to zero; norms, biases and the spread of an interest belong elsewhere.
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "mean", "raw_scale"])
+    if config.mixed_precision:
+        return tf_keras.mixed_precision.LossScaleOptimizer(optimizer)
+    return optimizer
+
+
+def set_precision(config: TrainingConfig) -> None:
+    """Sets the process's Keras dtype policy; call before the model is built."""
+    policy = "mixed_float16" if config.mixed_precision else "float32"
+    tf_keras.mixed_precision.set_global_policy(policy)
+
+
+def build_variables(model: BiVRec) -> None:
+    """Creates every variable of a model, so that a checkpoint can be restored into it."""
+    width = model.config.max_history + 1
+    rows = tf.zeros([1, width], tf.int32)
+    batch = {SEQUENCE: rows, IS_TARGET: rows > 0, USER: tf.zeros([1], tf.int64)}
+    model.compute_loss(batch, training=False)
+    model.reset_metrics()
+
+
+class _Progress(tf_keras.callbacks.Callback):
+    """Validates, stops early, and keeps checkpoints from which a killed run goes on."""
+
+    def __init__(
+        self,
+        evaluator: RankingEvaluator,
+        validation: tf.data.Dataset,
+        patience: int,
+        directory: Path | None,
+    ) -> None:
+        super().__init__()
+        self.history: list[dict[str, float]] = []
+        self.best_epoch = -1
+        self._evaluator = evaluator
+        self._validation = validation
+        self._patience = patience
+        self._directory = directory
+        self._best_weights: list | None = None
+        self._latest: tf.train.CheckpointManager | None = None
+        self._best: tf.train.CheckpointManager | None = None
+
+    def attach(self, model: BiVRec, resume: bool) -> int:
+        """Prepares checkpoints; returns the epoch to start with."""
+        if self._directory is None:
+            return 0
+        latest = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
+        self._latest = tf.train.CheckpointManager(latest, self._directory / "latest", 2)
+        best = tf.train.Checkpoint(model=model)
+        self._best = tf.train.CheckpointManager(best, self._directory / "best", 1)
+        if not resume or self._latest.latest_checkpoint is None:
+            return 0
+        state = json.loads((self._directory / "state.json").read_text())
+        latest.restore(str(self._directory / "latest" / state["checkpoint"])).assert_consumed()
+        self.history, self.best_epoch = state["history"], state["best_epoch"]
+        return len(self.history)
+
+    @property
+    def finished(self) -> bool:
+        """Whether no better epoch came within the patience."""
+        return len(self.history) - 1 - self.best_epoch >= self._patience
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs = {} if logs is None else logs
+        if not math.isfinite(logs["loss"]):
+            raise TrainingError(
+                f"the loss is {logs['loss']} in epoch {epoch + 1}: lower training.learning_rate, "
+                "or look for extreme values among the content features"
+            )
+        values = self._evaluator.evaluate(self._validation)
+        logs.update({f"val_{name}": value for name, value in values.items()})
+        self.history.append({name: float(value) for name, value in logs.items()})
+        if self.best_epoch < 0 or values[SELECTION_METRIC] > self._selected(self.best_epoch):
+            self.best_epoch = epoch
+            self._keep_best()
+        self._save()
+        if self.finished:
+            self.model.stop_training = True
+
+    def restore_best(self) -> None:
+        """Gives the model the weights of the best epoch."""
+        if self._best is not None:
+            checkpoint = tf.train.Checkpoint(model=self.model)
+            checkpoint.restore(self._best.latest_checkpoint).assert_existing_objects_matched()
+        elif self._best_weights is not None:
+            self.model.set_weights(self._best_weights)
+
+    def _selected(self, epoch):
+        return self.history[epoch][f"val_{SELECTION_METRIC}"]
+
+    def _keep_best(self):
+        if self._best is not None:
+            self._best.save()
+        else:
+            self._best_weights = self.model.get_weights()
+
+    def _save(self):
+        if self._latest is None:
+            return
+        state = {
+            "checkpoint": os.path.basename(self._latest.save()),
+            "history": self.history,
+            "best_epoch": self.best_epoch,
+        }
+        # The state names its checkpoint and is replaced in one step: whatever moment a run is
+        # killed at, it goes on from a state and a checkpoint that belong together.
+        scratch = self._directory / "state.json.new"
+        scratch.write_text(json.dumps(state))
+        scratch.replace(self._directory / "state.json")
+
+
+def _identify_run(model: BiVRec, config: TrainingConfig) -> dict[str, str]:
+    settings = config.model_dump(mode="json", exclude={"epochs", "early_stopping_patience"})
+    text = json.dumps([model.config.model_dump(mode="json"), settings], sort_keys=True)
+    return {
+        "configuration": hashlib.sha256(text.encode()).hexdigest(),
+        "items": model.catalogue.fingerprint,
+    }
+
+
+def _claim(directory: Path, model: BiVRec, config: TrainingConfig, resume: bool) -> None:
+    """Makes sure that a directory's checkpoints are of this run."""
+    directory.mkdir(parents=True, exist_ok=True)
+    run_file, run = directory / _RUN_FILE, _identify_run(model, config)
+    if resume and run_file.exists():
+        found = json.loads(run_file.read_text())
+        different = [name for name in run if found.get(name) != run[name]]
+        if different:
+            raise ConfigError(
+                f"{directory} holds checkpoints of a run with other {' and '.join(different)}: "
+                "use another directory, remove it, or pass resume=False"
+            )
+    run_file.write_text(json.dumps(run))
+
+
+def fit(
+    model: BiVRec,
+    training_data: tf.data.Dataset,
+    validation_data: tf.data.Dataset,
+    config: TrainingConfig,
+    directory: str | os.PathLike | None = None,
+    log_directory: str | os.PathLike | None = None,
+    resume: bool = True,
+    callbacks: Sequence[tf_keras.callbacks.Callback] = (),
+    verbose: int | None = None,
+) -> TrainingResult:
+    """Trains a model until validation NDCG@10 no longer rises, and calibrates it.
+
+    After every epoch the whole catalogue is ranked for the validation histories. The model ends
+    with the weights of the best epoch, with the weight of its views and the offset of cold items
+    chosen on validation.
+
+    Args:
+      model: A model that is not compiled, or that was compiled with an optimizer to keep.
+      training_data: Batches of `data.training_batches`.
+      validation_data: Batches of `data.evaluation_batches`.
+      config: Epochs, optimizer, patience.
+      directory: Where checkpoints are kept; a run that was killed goes on from the last epoch
+        that it finished. Nothing is kept without it.
+      log_directory: Where TensorBoard's scalars go; none are written without it.
+      resume: Whether to go on from checkpoints in `directory`.
+      callbacks: Further Keras callbacks.
+      verbose: As in Keras; without it a progress bar on a terminal and a line an epoch elsewhere.
+
+    Returns:
+      What happened, epoch by epoch, and the validation metrics of the finished model.
+
+    Raises:
+      TrainingError: The loss is not a finite number.
+      ConfigError: `directory` holds checkpoints of another configuration or catalogue.
+    """
+    if getattr(model, "optimizer", None) is None:
+        model.compile(optimizer=make_optimizer(config))
+    build_variables(model)
+    model.optimizer.build(model.trainable_variables)
+    path = None if directory is None else Path(directory)
+    if path is not None:
+        _claim(path, model, config, resume)
+    evaluator = RankingEvaluator(model)
+    progress = _Progress(evaluator, validation_data, config.early_stopping_patience, path)
+    first_epoch = progress.attach(model, resume)
+    if verbose is None:
+        verbose = 1 if sys.stdout.isatty() else 2
+    extra = list(callbacks)
+    if log_directory is not None:
+        extra.append(tf_keras.callbacks.TensorBoard(log_directory, write_graph=False))
+    progress.set_model(model)
+    if first_epoch < config.epochs and not (progress.history and progress.finished):
+        model.fit(
+            training_data,
+            epochs=config.epochs,
+            initial_epoch=first_epoch,
+            callbacks=[progress, *extra],
+            verbose=verbose,
+        )
+    progress.restore_best()
+    evaluator.calibrate(validation_data)
+    metrics = evaluator.evaluate(validation_data, coverage=True)
+    return TrainingResult(progress.history, progress.best_epoch, metrics)
