@@ -23,8 +23,8 @@ from components.sequence_builder.user_table import (
 )
 from components.sequence_builder.write_examples import MakeExamples
 
-# Few data sets need more; each run of the pipeline starts workers, so rounds are bundled.
-_ROUNDS_OF_A_RUN = 4
+# Starting a run costs about as much as a round: one round drops, the next one often finds nothing.
+_ROUNDS_OF_A_RUN = 2
 
 MakePipeline = Callable[[], beam.Pipeline]
 
