@@ -7,7 +7,9 @@ import tf_keras
 
 from bivrec_tf.layers.masking import prefix_sum
 
-_EPSILON = 1e-6
+# The eps of the allocated mean, in tokens. It is one and not tiny: an interest that holds no token
+# would otherwise pass the straight-through gradient on divided by eps (`docs/decisions/0002`).
+_PRIOR_COUNT = 1.0
 
 
 class ClusterAttention(tf_keras.layers.Layer):
@@ -17,7 +19,7 @@ class ClusterAttention(tf_keras.layers.Layer):
     `P_kt = softmax_k(a_kt / tau)`: one distribution over interests for every token. Assignment is
     hard, to the `top_n` strongest interests with equal parts, with a straight-through gradient of
     the soft allocation; in training Gumbel noise is added first. At inference there is no noise.
-    Then `z_k = LayerNorm(g_k + W_O (sum_t A_kt W_V x_t) / (sum_t A_kt + eps))` over the assignment
+    Then `z_k = LayerNorm(g_k + W_O (sum_t A_kt W_V x_t) / (sum_t A_kt + 1))` over the assignment
     `A`, and a feed-forward block with a residual. There is no second softmax over tokens.
 
     In the causal form a token is allocated when it arrives, by the interests as they stood then,
@@ -88,7 +90,7 @@ class ClusterAttention(tf_keras.layers.Layer):
             interests, renewal = self._running_means(interests, assignment, value, positions)
         else:
             total = tf.reduce_sum(assignment, axis=2)[..., tf.newaxis]
-            renewal = tf.matmul(assignment, value) / (total + _EPSILON)
+            renewal = tf.matmul(assignment, value) / (total + _PRIOR_COUNT)
         renewed = self._norm(interests + self._output(renewal))
         hidden = self._dropout(self._expand(renewed), training=training)
         return renewed + self._contract(hidden), allocation
@@ -124,7 +126,7 @@ class ClusterAttention(tf_keras.layers.Layer):
         weighted = prefix_sum(tf.einsum("blsk,blsd->blkd", shares, value))
         total = prefix_sum(tf.reduce_sum(shares, axis=2))[..., tf.newaxis]
         flat = [-1, tf.shape(assignment)[1], dimension]
-        mean = tf.reshape(weighted / (total + _EPSILON), flat)
+        mean = tf.reshape(weighted / (total + _PRIOR_COUNT), flat)
         interests = tf.reshape(interests, flat)
         if positions is not None:
             mean, interests = tf.gather(mean, positions), tf.gather(interests, positions)

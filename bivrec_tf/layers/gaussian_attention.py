@@ -13,6 +13,12 @@ from bivrec_tf.layers.masking import masked_softmax, prefix_sum
 # stays a proper ratio.
 _LOWEST_RELATIVE_LOGIT = -60.0
 
+# First values. A sample must resemble its mean (sigma well below the spread of the means), or
+# training sees little but noise; and keys must be small beside sigma, or the first softmax has
+# collapsed onto one token, since log densities grow with the number of dimensions.
+_INITIAL_SCALE = 0.5
+_INITIAL_KEY_VARIANCE = 0.0025
+
 
 class GaussianAttention(tf_keras.layers.Layer):
     """Pools tokens into interests, each a Gaussian with a learned mean and diagonal scale.
@@ -61,7 +67,12 @@ class GaussianAttention(tf_keras.layers.Layer):
 
     def build(self, input_shape):
         dimension = int(input_shape[-1])
-        self._key = tf_keras.layers.Dense(dimension, use_bias=False, name="key")
+        self._key = tf_keras.layers.Dense(
+            dimension,
+            use_bias=False,
+            kernel_initializer=tf_keras.initializers.VarianceScaling(_INITIAL_KEY_VARIANCE),
+            name="key",
+        )
         self._value = tf_keras.layers.Dense(dimension, use_bias=False, name="value")
         self._output = tf_keras.layers.Dense(dimension, use_bias=False, name="output")
         self._mean = self.add_weight(
@@ -69,13 +80,10 @@ class GaussianAttention(tf_keras.layers.Layer):
             [self.num_interests, dimension],
             initializer=tf_keras.initializers.RandomNormal(stddev=1.0),
         )
-        # sigma^2 = sqrt(dimension) makes the first logits those of scaled dot-product attention.
         self._raw_scale = self.add_weight(
             "raw_scale",
             [self.num_interests, dimension],
-            initializer=tf_keras.initializers.Constant(
-                math.log(math.expm1(float(dimension) ** 0.25))
-            ),
+            initializer=tf_keras.initializers.Constant(math.log(math.expm1(_INITIAL_SCALE))),
         )
         super().build(input_shape)
 
