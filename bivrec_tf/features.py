@@ -55,11 +55,13 @@ def presence_name(modality: str) -> str:
     return f"{modality}_present"
 
 
+VIEWS: Final = ("id", "mm")
+"""The two views, in the order of the last axis of `view_scores`."""
+
 # --- Signatures of the exported model ----------------------------------------------------------
 SERVING_DEFAULT: Final = "serving_default"
 RECOMMEND: Final = "recommend"
 INTERESTS: Final = "interests"
-SIMILAR_ITEMS: Final = "similar_items"
 EXAMPLES: Final = "examples"
 EVALUATE: Final = "evaluate"
 TRANSFORM_FEATURES: Final = "transform_features"
@@ -85,6 +87,17 @@ BECAUSE: Final = "because"
 """string [n, k, 3], the history items behind each recommendation, strongest first; "" padding."""
 UNKNOWN_ITEMS: Final = "unknown_items"
 """int32 [n], how many ids of the history the model does not know."""
+HISTORY_ITEMS: Final = "history_items"
+"""string [n, L], the known items of the history that the model looked at; "" padding in front."""
+POPULARITY_GAIN: Final = "over_popularity"
+"""Suffix of an `evaluate` output: the metric minus that of the popularity baseline."""
 
-VIEWS: Final = ("id", "mm")
-"""The two views, in the order of the last axis of `view_scores`."""
+
+def interests_name(view: str) -> str:
+    """Returns the output that holds a view's interest vectors, float [n, K, D]."""
+    return f"{view}_interests"
+
+
+def allocation_name(view: str) -> str:
+    """Returns the output that holds a view's allocation of `history_items`, float [n, K, L]."""
+    return f"{view}_allocation"

@@ -111,6 +111,20 @@ class MultiInterestTopK(TopK):
         self._reset_tf_function_cache()
         return self
 
+    def state(self) -> list[tf.Variable]:
+        """Returns the variables of the index, for a module that exports it to track."""
+        named = [self._identifiers, self._warm, self._offsets, self._id_weight]
+        return [*self._tables.values(), *(variable for variable in named if variable is not None)]
+
+    def table(self, view: str) -> tf.Tensor:
+        """Returns the item vectors of a view, float32 `[rows, D]`."""
+        return self._tables[view].value()
+
+    @property
+    def id_weight(self) -> tf.Tensor:
+        """The weight `a` when a query brings none, float32 scalar."""
+        return self._id_weight.value()
+
     def assign(self, candidates: Mapping[str, tf.Tensor], offsets: tf.Tensor) -> None:
         """Replaces the vectors and offsets of an index, in place and without retracing.
 
