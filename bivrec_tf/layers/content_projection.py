@@ -40,7 +40,8 @@ class ContentProjection(tf_keras.layers.Layer):
         modality_dropout: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        # Raw features are of any size and are standardised in float32: Keras must not cast them.
+        super().__init__(autocast=False, **kwargs)
         # Sorted: the concatenation must not depend on the order in which a mapping was written.
         self.modalities = dict(sorted(modalities.items()))
         self.dimension = dimension
@@ -66,11 +67,15 @@ class ContentProjection(tf_keras.layers.Layer):
 
     def build(self, input_shape):
         for name, size in self.modalities.items():
-            self._means[name] = self.add_weight(
-                f"mean_{name}", [size], initializer="zeros", trainable=False
-            )
-            self._scales[name] = self.add_weight(
-                f"scale_{name}", [size], initializer="ones", trainable=False
+            self._means[name], self._scales[name] = (
+                self.add_weight(
+                    f"{statistic}_{name}",
+                    [size],
+                    initializer=initializer,
+                    trainable=False,
+                    experimental_autocast=False,
+                )
+                for statistic, initializer in (("mean", "zeros"), ("scale", "ones"))
             )
             self._missing[name] = self.add_weight(
                 f"missing_{name}",
