@@ -8,10 +8,11 @@ import tf_keras
 
 from bivrec_tf.layers.masking import masked_softmax, prefix_sum
 
-# exp(-60) is far below float32's precision beside 1, and far above its smallest number: a token
-# cut off here never changes a sum that holds a better one, and a sum that holds nothing better
-# stays a proper ratio.
-_LOWEST_RELATIVE_LOGIT = -60.0
+# Running sums share one reference, the highest logit of the whole history, and a prefix that lies
+# far below it must still be a proper ratio. float32 holds e^-87 to e^88: the highest density is
+# e^60, which leaves room for sums, and a prefix keeps its proportions down to e^-80.
+_HIGHEST_LOGIT = 60.0
+_LOWEST_LOGIT = -80.0
 
 # First values. A sample must resemble its mean (sigma well below the spread of the means), or
 # training sees little but noise; and keys must be small beside sigma, or the first softmax has
@@ -125,8 +126,8 @@ class GaussianAttention(tf_keras.layers.Layer):
         valid = mask[..., tf.newaxis]
         highest = tf.reduce_max(tf.where(valid, logits, logits.dtype.min), axis=1, keepdims=True)
         # Any constant cancels in the ratio, so it needs no gradient.
-        relative = tf.where(valid, logits - tf.stop_gradient(highest), 0.0)
-        density = tf.exp(tf.maximum(relative, _LOWEST_RELATIVE_LOGIT)) * tf.cast(valid, tf.float32)
+        relative = tf.where(valid, logits - tf.stop_gradient(highest), 0.0) + _HIGHEST_LOGIT
+        density = tf.exp(tf.maximum(relative, _LOWEST_LOGIT)) * tf.cast(valid, tf.float32)
         batch, count, dimension = tf.unstack(tf.shape(value))
         by_position = [batch, count // self.tokens_per_position, self.tokens_per_position]
         density = tf.reshape(density, [*by_position, self.num_interests])
