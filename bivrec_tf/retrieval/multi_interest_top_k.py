@@ -134,6 +134,10 @@ class MultiInterestTopK(TopK):
         """
         for view, table in candidates.items():
             self._tables[view].assign(tf.cast(table, tf.float32))
+        self.set_offsets(offsets)
+
+    def set_offsets(self, offsets: tf.Tensor) -> None:
+        """Replaces what is added to the scores, float `[rows]`."""
         self._offsets.assign(offsets)
 
     def call(self, queries, k=None):
@@ -237,13 +241,7 @@ class MultiInterestTopK(TopK):
         views = self._views(queries)
         id_weight = self._weight(id_weight)
         excluded_rows = self._excluded(excluded_rows, tf.shape(target_rows)[0])
-        interest_scores = self._interest_scores(views, target_rows)
-        target_scores = self._combine(
-            {view: tf.reduce_max(scores, axis=1) for view, scores in interest_scores.items()},
-            id_weight,
-            tf.gather(self._warm, target_rows),
-            tf.gather(self._offsets, target_rows),
-        )
+        target_scores = self._scores_of(views, target_rows, id_weight)
 
         def count_better(start, better):
             stop = tf.minimum(start + self._block_size, self._num_rows)
@@ -272,6 +270,27 @@ class MultiInterestTopK(TopK):
         )
         return tf.where(target_rows > 0, better + 1, 0)
 
+    def _scores_of(self, views, rows, id_weight):
+        """Scores of given rows, float `[n, T]`, out of the same products that `search` compares.
+
+        A product of another shape rounds otherwise, and would break ties by rounding errors.
+        """
+
+        def pick(start, found):
+            stop = tf.minimum(start + self._block_size, self._num_rows)
+            scores = self._block_scores(views, id_weight, start, stop)
+            inside = (rows >= start) & (rows < stop)
+            column = tf.where(inside, rows - start, 0)
+            return stop, tf.where(inside, tf.gather(scores, column, batch_dims=1), found)
+
+        _, scores = tf.while_loop(
+            lambda start, _: start < self._num_rows,
+            pick,
+            (tf.constant(0), tf.zeros(tf.shape(rows))),
+            parallel_iterations=1,
+        )
+        return scores
+
     def _views(self, queries) -> dict[str, tf.Tensor]:
         if not self._tables:
             raise ValueError("the index is empty: call index() with the item table first")
@@ -280,10 +299,8 @@ class MultiInterestTopK(TopK):
             raise ValueError(
                 f"expected queries of the views {sorted(self._tables)}, found {sorted(views)}"
             )
-        return {
-            view: tf.cast(q if q.shape.rank == 3 else q[:, tf.newaxis], tf.float32)
-            for view, q in views.items()
-        }
+        views = {view: tf.cast(query, tf.float32) for view, query in views.items()}
+        return {view: q if q.shape.rank == 3 else q[:, tf.newaxis] for view, q in views.items()}
 
     def _weight(self, id_weight) -> tf.Tensor:
         return tf.cast(self._id_weight if id_weight is None else id_weight, tf.float32)
