@@ -9,6 +9,7 @@ from bivrec_tf.catalogue import ItemCatalogue
 from bivrec_tf.models.bivrec import IS_TARGET, SEQUENCE, USER
 
 _SHUFFLE_BUFFER = 100_000
+_SAMPLE_BUFFER = 20_000
 
 
 class ItemLookup(tf.Module):
@@ -154,13 +155,15 @@ def evaluation_batches(
       examples: Serialised sequence examples of a held-out split.
       lookup: Ids to rows.
       batch_size: Examples a batch.
-      max_examples: Take the first so many only.
+      max_examples: Take a fixed sample of so many only.
 
     Returns:
       Batches of `history`, int32 `[n, L]`, and `target`, int32 `[n, T]`; 0 is padding. Targets
       that the catalogue does not hold are -1: they count as never found.
     """
     if max_examples is not None:
+        # Examples of a user stand together: the first so many would be of few users.
+        examples = examples.shuffle(_SAMPLE_BUFFER, seed=0, reshuffle_each_iteration=False)
         examples = examples.take(max_examples)
 
     def parse(serialized):

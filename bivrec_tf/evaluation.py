@@ -18,6 +18,8 @@ from bivrec_tf.models import BiVRec
 CUT_OFFS = (10, 20, 50)
 SELECTION_METRIC = "ndcg_at_10"
 """The validation metric that chooses epochs and weights."""
+CALIBRATION_EXAMPLES = 2000
+"""Validation examples that choose the weight of the views and the offset of cold items."""
 
 _NEVER_FOUND = tf.int32.max
 
@@ -44,10 +46,14 @@ class RankingEvaluator:
         self._filter_seen = filter_seen
         self._index = model.build_index()
         self._rank_batch = tf.function(self._ranks, reduce_retracing=True)
+        self._infer_batch = tf.function(model.call, reduce_retracing=True)
+        self._rank_queries = tf.function(self._ranks_of_queries, reduce_retracing=True)
         self._search_batch = tf.function(self._search, reduce_retracing=True)
 
     def _ranks(self, history, target, id_weight):
-        queries = self._model(history)
+        return self._ranks_of_queries(self._model(history), history, target, id_weight)
+
+    def _ranks_of_queries(self, queries, history, target, id_weight):
         seen = history if self._filter_seen else history[:, :0]
         ranks = self._index.ranks(queries, tf.maximum(target, 0), seen, id_weight)
         return tf.where(target < 0, _NEVER_FOUND, ranks)
@@ -56,11 +62,13 @@ class RankingEvaluator:
         seen = history if self._filter_seen else history[:, :0]
         return self._index.search(self._model(history), seen, max(CUT_OFFS), id_weight).rows
 
+    def _offsets(self, cold_offset: float | None) -> tf.Tensor:
+        offset = self._model.cold_offset if cold_offset is None else tf.constant(cold_offset)
+        warm = tf.range(self._model.num_rows) <= self._model.catalogue.num_trained
+        return tf.where(warm, 0.0, offset)
+
     def _renew(self, cold_offset: float | None) -> None:
-        model = self._model
-        offset = model.cold_offset if cold_offset is None else tf.constant(cold_offset)
-        warm = tf.range(model.num_rows) <= model.catalogue.num_trained
-        self._index.assign(model.item_tables(), tf.where(warm, 0.0, offset))
+        self._index.assign(self._model.item_tables(), self._offsets(cold_offset))
 
     def ranks(
         self,
@@ -121,14 +129,25 @@ class RankingEvaluator:
         """Chooses the weight of the id view and the offset of cold items, on validation.
 
         Both are chosen from a small grid by `SELECTION_METRIC`, the weight first, and stored in
-        the model.
+        the model. Interests are inferred once, whatever the grid's size; at most
+        `CALIBRATION_EXAMPLES` examples take part.
         """
         model = self._model
+        inferred, examples = [], 0
+        self._renew(None)
+        for batch in batches:
+            history, target = batch[features.HISTORY], batch[features.TARGET]
+            inferred.append((self._infer_batch(history), history, target))
+            examples += history.shape[0]
+            if examples >= CALIBRATION_EXAMPLES:
+                break
 
         def value(id_weight: float, cold_offset: float) -> float:
+            self._index.set_offsets(self._offsets(cold_offset))
             metric = NDCG(10)
-            for ranks in self.ranks(batches, id_weight, cold_offset):
-                metric.update_state(ranks)
+            for queries, history, target in inferred:
+                weight = tf.constant(id_weight, tf.float32)
+                metric.update_state(self._rank_queries(queries, history, target, weight))
             return float(metric.result())
 
         offset = float(model.cold_offset)
@@ -160,7 +179,10 @@ def popularity_ranks(
     place = tf.scatter_nd(order[:, tf.newaxis], tf.range(1, tf.size(order) + 1), tf.shape(counts))
     ranks = tf.gather(place, tf.maximum(target, 0))
     if filter_seen:
-        seen = tf.gather(place, history)
+        seen = tf.sort(tf.gather(place, history), axis=1)
+        # An item that stands twice in a history leaves one place of the ranking.
+        again = tf.pad(seen[:, 1:] == seen[:, :-1], [[0, 0], [1, 0]])[:, : tf.shape(seen)[1]]
+        seen = tf.where(again, 0, seen)
 
         def seen_before(target_places):
             before = (seen > 0) & (seen < target_places[:, tf.newaxis])

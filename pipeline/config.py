@@ -1,0 +1,182 @@
+"""`PipelineConfig`: everything about a run that is not code, read from YAML."""
+
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from bivrec_tf.config import ModelConfig, StrictModel, TrainingConfig
+from bivrec_tf.errors import ConfigError
+from components.configuration import describe_validation_error
+from components.content_encoder.content_config import Modality, PrecomputedModality, TextModality
+from components.sequence_builder.sequence_config import SequenceConfig
+
+
+class TableSource(StrictModel):
+    """Where one of the user's tables is, and what its columns are called."""
+
+    path: str = Field(
+        description="A file or a glob of files: .parquet, .csv or .tfrecord. Relative paths "
+        "start at the configuration file's folder."
+    )
+    columns: dict[str, str] = Field(
+        default_factory=dict,
+        description="Canonical name -> your column's name, where they differ.",
+    )
+
+
+class ItemSource(TableSource):
+    """The item table."""
+
+    title: str | None = Field(None, description="Column to show to people, for `recommend`.")
+
+
+class GateConfig(StrictModel):
+    """What a model must reach, on the test split, to be pushed."""
+
+    minimum_gain_over_popularity: float = Field(
+        0.0, description="Recall@20 and NDCG@20 must exceed popularity's by more than this."
+    )
+    tolerance_to_blessed: float = Field(
+        0.005, ge=0, description="How far they may fall below the latest blessed model's."
+    )
+
+
+class ServingConfig(StrictModel):
+    """How the exported model is checked and where it is pushed."""
+
+    model_name: str = Field("recommender", pattern=r"^[A-Za-z0-9_-]+$")
+    push_directory: str | None = Field(
+        None, description="Base path of the model server; `<output>/serving/<model_name>` without."
+    )
+    validation_requests: int = Field(100, ge=1, description="Requests replayed before a push.")
+    score_tolerance: float = Field(1e-4, gt=0, description="Relative, served against offline.")
+
+
+class ResourcesConfig(StrictModel):
+    """What one component asks of a cluster."""
+
+    cpu: str | None = Field(None, description="CPU limit, such as '4'.")
+    memory: str | None = Field(None, description="Memory limit, such as '16Gi'.")
+    gpu: int = Field(0, ge=0, description="Number of accelerators.")
+    gpu_type: str = Field("nvidia.com/gpu", description="Kind of accelerator.")
+    image: str | None = Field(None, description="Image of this component; the default without.")
+
+
+class KubeflowConfig(StrictModel):
+    """How the pipeline runs on Kubeflow."""
+
+    image: str = Field("bivrec-tf:latest", description="Image that all components run in.")
+    pipeline_root: str = Field(
+        "gs://your-bucket/bivrec", description="Where artifacts go; seen by all components."
+    )
+    data_root: str | None = Field(
+        None,
+        description="Folder, in a bucket, that holds the tables; their paths' last parts are "
+        "looked for there. Paths that are URIs already stay as they are.",
+    )
+    resources: dict[str, ResourcesConfig] = Field(
+        default_factory=dict, description="By component id, such as `Trainer`."
+    )
+
+
+NonEmpty = Annotated[str, Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+
+
+class PipelineConfig(StrictModel):
+    """One pipeline: data, model, gates, serving. See `docs/own-data.md`."""
+
+    name: NonEmpty
+    interactions: TableSource
+    items: ItemSource
+    modalities: tuple[Modality, ...] = Field(
+        default=(), description="Content of the multimodal view; none: train `views: [id]`."
+    )
+    sequences: SequenceConfig = SequenceConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    gate: GateConfig = GateConfig()
+    serving: ServingConfig = ServingConfig()
+    beam_pipeline_args: tuple[str, ...] = Field(
+        ("--runner=DirectRunner", "--direct_running_mode=in_memory"),
+        description="Passed to Beam untouched.",
+    )
+    kubeflow: KubeflowConfig = KubeflowConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _history_is_said_once(cls, values):
+        """`model.max_history` is the one place: windows are cut to what the model sees."""
+        if not isinstance(values, dict):
+            return values
+        sequences = dict(values.get("sequences") or {})
+        if "max_history" in sequences:
+            raise ValueError("sequences.max_history: set model.max_history instead, it rules both")
+        model = values.get("model") or {}
+        longest = model.get("max_history", ModelConfig().max_history)
+        if isinstance(longest, int) and longest > 0:
+            sequences["max_history"] = longest
+            sequences.setdefault("window_overlap", max(1, longest // 2))
+        return {**values, "sequences": sequences}
+
+    @model_validator(mode="after")
+    def _views_have_content(self) -> "PipelineConfig":
+        if "mm" in self.model.views and not self.modalities:
+            raise ValueError(
+                "model.views asks for the multimodal view ('mm') but `modalities` is empty: add a "
+                "modality, or set `model: {views: [id]}`"
+            )
+        return self
+
+    @property
+    def text_columns(self) -> list[str]:
+        """Item columns that are read as text."""
+        names = [self.items.title] if self.items.title else []
+        for modality in self.modalities:
+            if isinstance(modality, TextModality):
+                names += [name for name in modality.columns if name not in names]
+        return names
+
+    @property
+    def embedding_columns(self) -> list[str]:
+        """Item columns that are read as vectors."""
+        return [m.column for m in self.modalities if isinstance(m, PrecomputedModality)]
+
+
+def load_config(path: str | Path) -> PipelineConfig:
+    """Reads a configuration file.
+
+    Args:
+      path: A YAML file.
+
+    Returns:
+      The configuration; relative table paths are resolved from the file's folder.
+
+    Raises:
+      ConfigError: The file cannot be read, is no YAML mapping, or a key is wrong; the message
+        names file and key.
+    """
+    path = Path(path)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected a mapping of keys, found {type(values).__name__}")
+    try:
+        config = PipelineConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{path}:\n{describe_validation_error('', error)}") from error
+    return config.model_copy(
+        update={
+            name: source.model_copy(update={"path": _resolve(source.path, path.parent)})
+            for name, source in (("interactions", config.interactions), ("items", config.items))
+        }
+    )
+
+
+def _resolve(table: str, folder: Path) -> str:
+    return table if "://" in table else str((folder / table).resolve())

@@ -1,0 +1,174 @@
+"""The DAG: the same components for every runner."""
+
+from dataclasses import dataclass
+
+from tfx import v1 as tfx
+from tfx.orchestration.pipeline import Pipeline
+
+from bivrec_tf import features
+from components.content_encoder.component import ContentEncoder
+from components.content_encoder.content_config import ContentConfig
+from components.sequence_builder.component import SequenceBuilder
+from components.sequence_trainer.component import SequenceTrainer
+from components.serving_validator.component import ServingValidator
+from components.table_example_gen.component import table_example_gen
+from pipeline import trainer
+from pipeline.config import PipelineConfig
+from pipeline.evaluation import evaluation_config
+
+
+@dataclass(frozen=True)
+class PipelinePaths:
+    """Where a run keeps what; URIs of folders that all components see.
+
+    Attributes:
+      root: Artifacts.
+      content_cache: Encoded content, kept between runs.
+      tensorboard: Training logs, one folder a run.
+      push: Base path of the model server.
+    """
+
+    root: str
+    content_cache: str
+    tensorboard: str
+    push: str
+
+
+def create_components(config: PipelineConfig, paths: PipelinePaths) -> list:
+    """Creates all components, wired up.
+
+    Args:
+      config: The pipeline's configuration.
+      paths: Where a run keeps what.
+
+    Returns:
+      TFX nodes.
+    """
+    interactions = table_example_gen(
+        config.interactions.path, "interactions", config.interactions.columns, id="InteractionGen"
+    )
+    items = table_example_gen(
+        config.items.path,
+        "items",
+        config.items.columns,
+        text_columns=config.text_columns,
+        embedding_columns=config.embedding_columns,
+        id="ItemGen",
+    )
+    nodes = [interactions, items]
+    for table, prefix in ((interactions, "Interaction"), (items, "Item")):
+        statistics = tfx.components.StatisticsGen(examples=table.outputs["examples"]).with_id(
+            f"{prefix}Statistics"
+        )
+        schema = tfx.components.SchemaGen(statistics=statistics.outputs["statistics"]).with_id(
+            f"{prefix}Schema"
+        )
+        validator = tfx.components.ExampleValidator(
+            statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"]
+        ).with_id(f"{prefix}Validator")
+        nodes += [statistics, schema, validator]
+
+    sequence_builder = SequenceBuilder(
+        interactions=interactions.outputs["examples"],
+        items=items.outputs["examples"],
+        config=config.sequences.model_dump_json(),
+    )
+    content_encoder = ContentEncoder(
+        items=items.outputs["examples"],
+        config=ContentConfig(modalities=config.modalities).model_dump_json(),
+        cache_dir=paths.content_cache,
+    )
+    held_out = [features.VALIDATION_SPLIT, features.TEST_SPLIT]
+    sequence_statistics = tfx.components.StatisticsGen(
+        examples=sequence_builder.outputs["sequences"], exclude_splits=held_out
+    ).with_id("SequenceStatistics")
+    # Shapes are not inferred: histories have any length, also where this data's all agree.
+    sequence_schema = tfx.components.SchemaGen(
+        statistics=sequence_statistics.outputs["statistics"],
+        infer_feature_shape=False,
+        exclude_splits=held_out,
+    ).with_id("SequenceSchema")
+    transform = tfx.components.Transform(
+        examples=sequence_builder.outputs["sequences"],
+        schema=sequence_schema.outputs["schema"],
+        preprocessing_fn="pipeline.preprocessing.preprocessing_fn",
+        splits_config=tfx.proto.SplitsConfig(
+            analyze=[features.TRAIN_SPLIT], transform=[features.TRAIN_SPLIT]
+        ),
+        disable_statistics=True,
+    )
+    train = SequenceTrainer(
+        transformed_examples=transform.outputs["transformed_examples"],
+        transform_graph=transform.outputs["transform_graph"],
+        sequences=sequence_builder.outputs["sequences"],
+        item_features=content_encoder.outputs["item_features"],
+        run_fn="pipeline.trainer.run_fn",
+        custom_config={
+            trainer.MODEL: config.model.model_dump(mode="json"),
+            trainer.TRAINING: config.training.model_dump(mode="json"),
+            trainer.TENSORBOARD: paths.tensorboard,
+            trainer.VALIDATION_REQUESTS: config.serving.validation_requests,
+        },
+    ).with_id("Trainer")
+    blessed = tfx.dsl.Resolver(
+        strategy_class=tfx.dsl.experimental.LatestBlessedModelStrategy,
+        model=tfx.dsl.Channel(type=tfx.types.standard_artifacts.Model),
+        model_blessing=tfx.dsl.Channel(type=tfx.types.standard_artifacts.ModelBlessing),
+    ).with_id("LatestBlessedModel")
+    evaluator = tfx.components.Evaluator(
+        examples=sequence_builder.outputs["sequences"],
+        example_splits=[features.TEST_SPLIT],
+        model=train.outputs["model"],
+        baseline_model=blessed.outputs["model"],
+        eval_config=evaluation_config(config.gate),
+    )
+    serving_validator = ServingValidator(
+        model=train.outputs["model"],
+        model_run=train.outputs["model_run"],
+        tolerance=config.serving.score_tolerance,
+    )
+    pusher = tfx.components.Pusher(
+        model=train.outputs["model"],
+        model_blessing=evaluator.outputs["blessing"],
+        infra_blessing=serving_validator.outputs["blessing"],
+        push_destination=tfx.proto.PushDestination(
+            filesystem=tfx.proto.PushDestination.Filesystem(base_directory=paths.push)
+        ),
+    )
+    return [
+        *nodes,
+        sequence_builder,
+        content_encoder,
+        sequence_statistics,
+        sequence_schema,
+        transform,
+        train,
+        blessed,
+        evaluator,
+        serving_validator,
+        pusher,
+    ]
+
+
+def create_pipeline(
+    config: PipelineConfig, paths: PipelinePaths, enable_cache: bool = True, **options
+) -> Pipeline:
+    """Creates the pipeline.
+
+    Args:
+      config: The pipeline's configuration.
+      paths: Where a run keeps what.
+      enable_cache: Whether components whose inputs did not change are skipped.
+      **options: Passed to `Pipeline`, such as a metadata store.
+
+    Returns:
+      A TFX pipeline for any runner.
+    """
+    return Pipeline(
+        pipeline_name=config.name,
+        pipeline_root=paths.root,
+        components=create_components(config, paths),
+        enable_cache=enable_cache,
+        beam_pipeline_args=list(config.beam_pipeline_args),
+        **options,
+    )

@@ -1,0 +1,60 @@
+"""What the Evaluator measures, in which slices, and what a model must reach."""
+
+import tensorflow_model_analysis as tfma
+from tfx import v1 as tfx  # noqa: F401 - TFMA's protos must be loaded by TFX first
+
+from bivrec_tf import features
+from bivrec_tf.evaluation import CUT_OFFS
+from bivrec_tf.export import GATED_METRICS
+from pipeline.config import GateConfig
+
+REPORTED = tuple(f"{kind}_at_{k}" for k in CUT_OFFS for kind in ("recall", "ndcg", "mrr"))
+"""Outputs of the `evaluate` signature that are averaged and reported."""
+
+
+def evaluation_config(gate: GateConfig) -> "tfma.EvalConfig":
+    """Returns the Evaluator's configuration.
+
+    The signature `evaluate` emits metrics for every example, of the model and of its gain over
+    the popularity baseline on the very same examples; model analysis averages them.
+
+    Args:
+      gate: The floors.
+    """
+    floor = tfma.MetricThreshold(
+        value_threshold=tfma.GenericValueThreshold(
+            # Exactly popularity's number is no gain.
+            lower_bound={"value": gate.minimum_gain_over_popularity + 1e-9}
+        )
+    )
+    no_worse = tfma.MetricThreshold(
+        change_threshold=tfma.GenericChangeThreshold(
+            direction=tfma.MetricDirection.HIGHER_IS_BETTER,
+            absolute={"value": -gate.tolerance_to_blessed},
+        )
+    )
+    thresholds = {name: None for name in REPORTED}
+    for name in GATED_METRICS:
+        thresholds[name] = no_worse
+        thresholds[f"{name}_{features.POPULARITY_GAIN}"] = floor
+    return tfma.EvalConfig(
+        model_specs=[
+            tfma.ModelSpec(
+                signature_name=features.EVALUATE,
+                # Model analysis gives a silent 0 for an output without a label, whatever it is.
+                label_keys={name: features.EXAMPLE_WEIGHT for name in thresholds},
+            )
+        ],
+        slicing_specs=[
+            tfma.SlicingSpec(),
+            tfma.SlicingSpec(feature_keys=[features.HISTORY_LENGTH_BUCKET]),
+            tfma.SlicingSpec(feature_keys=[features.TARGET_POPULARITY]),
+        ],
+        metrics_specs=[
+            tfma.MetricsSpec(
+                output_names=[name],
+                metrics=[tfma.MetricConfig(class_name="MeanPrediction", threshold=threshold)],
+            )
+            for name, threshold in thresholds.items()
+        ],
+    )

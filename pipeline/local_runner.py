@@ -1,0 +1,162 @@
+"""Runs the pipeline on this machine, shows progress, and reads back what came of it."""
+
+import logging
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from tfx import v1 as tfx
+
+from bivrec_tf.errors import ConfigError
+from components.beam_support import user_errors
+from pipeline.config import PipelineConfig
+from pipeline.dag import PipelinePaths, create_pipeline
+from pipeline.results import RunResult, read_result
+
+
+@dataclass(frozen=True)
+class Output:
+    """The folder that a user names with `--output`, and what is where in it.
+
+    Attributes:
+      directory: An absolute path.
+    """
+
+    directory: Path
+
+    def paths(self, config: PipelineConfig) -> PipelinePaths:
+        """Returns the pipeline's paths."""
+        push = config.serving.push_directory or str(self.serving(config.serving.model_name))
+        return PipelinePaths(
+            root=str(self.directory / "pipeline"),
+            content_cache=str(self.directory / "content_cache"),
+            tensorboard=str(self.tensorboard),
+            push=push,
+        )
+
+    def serving(self, model_name: str) -> Path:
+        """Base path of the pushed model's versions."""
+        return self.directory / "serving" / model_name
+
+    @property
+    def tensorboard(self) -> Path:
+        """Training logs."""
+        return self.directory / "tensorboard"
+
+    @property
+    def metadata(self) -> Path:
+        """The ML Metadata store."""
+        return self.directory / "metadata.sqlite"
+
+    @property
+    def log(self) -> Path:
+        """Everything that the components logged."""
+        return self.directory / "run.log"
+
+
+class _ComponentProgress(logging.Handler):
+    """Turns the runner's log lines into one line a component."""
+
+    _LINE = re.compile(r"Component (\S+) is (running|finished)\.")
+
+    def __init__(self, console: Console, total: int) -> None:
+        super().__init__(logging.INFO)
+        self._console = console
+        self._total = total
+        self._done = 0
+        self._start = 0.0
+        self._cached = False
+        self.status = console.status("")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if "A cached execution" in message or "Skipping execution" in message:
+            self._cached = True
+        match = self._LINE.fullmatch(message)
+        if match is None:
+            return
+        name, event = match.groups()
+        if event == "running":
+            self._start, self._cached = time.monotonic(), False
+            self.status.update(f"{name} ...")
+            return
+        self._done += 1
+        seconds = time.monotonic() - self._start
+        what = "unchanged" if self._cached else f"{seconds:6.1f} s"
+        self._console.print(f"  {self._done:>2}/{self._total}  {name:<24} {what:>10}")
+
+
+@contextmanager
+def _logged(output: Output, console: Console, total: int) -> Iterator[None]:
+    """Sends logs to the output folder, and the progress they tell of to the console."""
+    file_handler = logging.FileHandler(output.log)
+    file_handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    progress = _ComponentProgress(console, total)
+    root = logging.getLogger()
+    old_handlers, old_level = root.handlers[:], root.level
+    root.handlers = [file_handler, progress]
+    root.setLevel(logging.INFO)
+    # absl prints to standard error by itself as soon as it is used; its records come here too.
+    absl = logging.getLogger("absl")
+    old_absl, absl.handlers = absl.handlers[:], []
+    absl.propagate = True
+    absl.setLevel(logging.INFO)
+    try:
+        with progress.status:
+            yield
+    finally:
+        root.handlers, absl.handlers = old_handlers, old_absl
+        root.setLevel(old_level)
+        file_handler.close()
+
+
+def run_locally(config: PipelineConfig, directory: Path, console: Console) -> RunResult:
+    """Runs the whole pipeline under `LocalDagRunner`.
+
+    Components whose inputs, configuration and code did not change are not run again.
+
+    Args:
+      config: The pipeline's configuration.
+      directory: The output folder; created.
+      console: Where progress is shown.
+
+    Returns:
+      What the run decided and measured.
+
+    Raises:
+      DataError: The user's data is not what was expected.
+      ConfigError: The configuration cannot be run, or the folder holds another pipeline.
+    """
+    output = Output(directory.resolve())
+    output.directory.mkdir(parents=True, exist_ok=True)
+    _claim(output, config)
+    paths = output.paths(config)
+    # A push is a side effect outside the metadata store: when the pushed versions were removed,
+    # the cache must not claim that they are still there.
+    has_pushed = any(Path(paths.push).glob("[0-9]*/saved_model.pb"))
+    pipeline = create_pipeline(
+        config,
+        paths,
+        enable_cache=has_pushed or not output.metadata.exists(),
+        metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(
+            str(output.metadata)
+        ),
+    )
+    with _logged(output, console, len(pipeline.components)), user_errors():
+        tfx.orchestration.LocalDagRunner().run(pipeline)
+    return read_result(output.metadata)
+
+
+def _claim(output: Output, config: PipelineConfig) -> None:
+    """One output folder holds one pipeline: artifacts of two would be taken for one another's."""
+    marker = output.directory / "pipeline_name"
+    if marker.exists() and marker.read_text() != config.name:
+        raise ConfigError(
+            f"{output.directory} holds the pipeline {marker.read_text()!r}, not {config.name!r}: "
+            "choose another --output, or the name it had"
+        )
+    marker.write_text(config.name)

@@ -1,0 +1,148 @@
+"""What a finished run decided and measured, read back from its metadata and artifacts."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import tensorflow_model_analysis as tfma
+from ml_metadata.proto import metadata_store_pb2
+from tfx import v1 as tfx  # noqa: F401 - model analysis needs TFX's protos
+from tfx.orchestration import metadata
+
+from components.serving_validator.executor import VERDICT_PROPERTY
+_RUN_CONTEXT = "pipeline_run"
+_NODE_CONTEXT = "node"
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """The outcome of a run.
+
+    Attributes:
+      blessed: Whether the model passed the gates.
+      failures: What it failed, in words.
+      serving_verdict: The ServingValidator's verdict; empty when it did not run.
+      pushed_to: Folder of the pushed version; none when nothing was pushed.
+      metrics: Means on the test split: slice (`()` is overall) -> metric -> value.
+      baseline_metrics: The latest blessed model's, where there was one.
+      counts: What each component read, kept and dropped.
+    """
+
+    blessed: bool
+    failures: list[str]
+    serving_verdict: dict
+    pushed_to: Path | None
+    metrics: dict[tuple, dict[str, float]]
+    baseline_metrics: dict[tuple, dict[str, float]]
+    counts: dict[str, dict[str, int]]
+
+
+def read_result(metadata_file: Path) -> RunResult:
+    """Reads the result of the latest run.
+
+    Args:
+      metadata_file: The run's SQLite metadata store.
+    """
+    artifacts = _latest_outputs(metadata_file)
+    evaluation = artifacts[("Evaluator", "evaluation")].uri
+    metrics, baseline = read_metrics(evaluation)
+    validation = tfma.load_validation_result(evaluation)
+    pushed = artifacts.get(("Pusher", "pushed_model"))
+    verdict = _property(artifacts.get(("ServingValidator", "blessing")), VERDICT_PROPERTY)
+    destination = _property(pushed, "pushed_destination")
+    return RunResult(
+        blessed=validation.validation_ok,
+        failures=_failures(validation),
+        serving_verdict=json.loads(verdict) if verdict else {},
+        pushed_to=Path(destination) if destination else None,
+        metrics=metrics,
+        baseline_metrics=baseline,
+        counts={
+            node: json.loads(text)
+            for (node, _), artifact in artifacts.items()
+            if (text := _property(artifact, "counts"))
+        },
+    )
+
+
+def read_metrics(
+    evaluation: str,
+) -> tuple[dict[tuple, dict[str, float]], dict[tuple, dict[str, float]]]:
+    """Reads model analysis' metrics, of the candidate and of the baseline model.
+
+    Args:
+      evaluation: URI of the Evaluator's output.
+
+    Returns:
+      For both: slice -> metric -> mean.
+    """
+    found: tuple[dict, dict] = ({}, {})
+    result = tfma.load_eval_result(evaluation)
+    models = [(found[0], result)]
+    if result.config.model_specs[0].name:
+        candidate, baseline = (
+            tfma.load_eval_result(evaluation, model_name=name) for name in _model_names(result)
+        )
+        models = [(found[0], candidate), (found[1], baseline)]
+    for target, loaded in models:
+        for slice_key, outputs in loaded.slicing_metrics:
+            values = target.setdefault(tuple(slice_key), {})
+            for name, by_class in outputs.items():
+                mean = by_class.get("", {}).get("mean_prediction", {}).get("doubleValue")
+                if mean is not None:
+                    values[name] = mean
+    return found
+
+
+def _model_names(result) -> list[str]:
+    specs = sorted(result.config.model_specs, key=lambda spec: spec.is_baseline)
+    return [spec.name for spec in specs]
+
+
+def _failures(validation) -> list[str]:
+    found = []
+    for by_slice in validation.metric_validations_per_slice:
+        for failure in by_slice.failures:
+            found.append(f"{failure.metric_key.output_name}: {failure.message.strip()}")
+    for missing in validation.missing_slices:
+        found.append(f"no examples in a slice: {missing}")
+    return found
+
+
+def _latest_outputs(
+    metadata_file: Path,
+) -> dict[tuple[str, str], metadata_store_pb2.Artifact]:
+    """Outputs of the latest run by (component, name), whether made or taken from the cache."""
+    config = tfx.orchestration.metadata.sqlite_metadata_connection_config(str(metadata_file))
+    with metadata.Metadata(config) as handle:
+        store = handle.store
+        runs = store.get_contexts_by_type(_RUN_CONTEXT)
+        latest = max(runs, key=lambda run: run.create_time_since_epoch)
+        executions = store.get_executions_by_context(latest.id)
+        nodes = {execution.id: _node_of(store, execution.id) for execution in executions}
+        events = store.get_events_by_execution_ids(list(nodes))
+        outputs = [event for event in events if event.type == metadata_store_pb2.Event.OUTPUT]
+        by_id = {
+            artifact.id: artifact
+            for artifact in store.get_artifacts_by_id([event.artifact_id for event in outputs])
+        }
+    return {
+        (nodes[event.execution_id], event.path.steps[0].key): by_id[event.artifact_id]
+        for event in outputs
+    }
+
+
+def _node_of(store, execution_id: int) -> str:
+    """Component id of an execution; TFX names the node's context `<pipeline>.<component>`."""
+    names = [
+        context.name
+        for context in store.get_contexts_by_execution(execution_id)
+        if context.type == _NODE_CONTEXT
+    ]
+    return names[0].rsplit(".", 1)[-1]
+
+
+def _property(artifact: metadata_store_pb2.Artifact | None, name: str) -> str:
+    if artifact is None:
+        return ""
+    return artifact.custom_properties[name].string_value

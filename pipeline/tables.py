@@ -1,0 +1,73 @@
+"""The user's tables, read for people: a user's history, and what items are called."""
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
+
+from bivrec_tf import features
+from bivrec_tf.errors import DataError
+from components.table_example_gen import cells
+from components.table_example_gen.sources import plan_slices, read_slice
+from pipeline.config import ItemSource, TableSource
+
+
+def read_history(source: TableSource, user_id: str) -> list[str]:
+    """Returns a user's items, oldest first.
+
+    Args:
+      source: The interactions.
+      user_id: The user.
+
+    Raises:
+      DataError: The table cannot be read, or does not know the user.
+    """
+    return read_histories(source, [user_id])[user_id]
+
+
+def read_histories(source: TableSource, user_ids: Collection[str]) -> dict[str, list[str]]:
+    """Returns the items of several users, oldest first, in one pass over the table.
+
+    Args:
+      source: The interactions.
+      user_ids: The users.
+
+    Raises:
+      DataError: The table cannot be read, or does not know one of the users.
+    """
+    names = (features.USER_ID, features.ITEM_ID, features.TIMESTAMP)
+    found: dict[str, list[tuple[int, int, str]]] = {user: [] for user in user_ids}
+    for number, (user, item, time) in _rows(source, names):
+        user = cells.identifier(user).decode()
+        if user in found:
+            event = (cells.timestamp(time), number, cells.identifier(item).decode())
+            found[user].append(event)
+    unknown = [user for user, events in found.items() if not events]
+    if unknown:
+        raise DataError(f"{source.path}: no interactions of user {', '.join(map(repr, unknown))}")
+    # An item counts once, where it first stands, as in training.
+    return {
+        user: list(dict.fromkeys(item for _, _, item in sorted(events)))
+        for user, events in found.items()
+    }
+
+
+def read_titles(source: ItemSource) -> dict[str, str]:
+    """Returns what items are called; empty when the configuration names no title column.
+
+    Raises:
+      DataError: The table cannot be read.
+    """
+    if source.title is None:
+        return {}
+    titles = {}
+    for _, (item, title) in _rows(source, (features.ITEM_ID, source.title)):
+        text = b" ".join(cells.texts(title)).decode()
+        if text:
+            titles[cells.identifier(item).decode()] = text
+    return titles
+
+
+def _rows(source: TableSource, names: Sequence[str]) -> Iterator[tuple[int, Sequence[Any]]]:
+    columns = [source.columns.get(name, name) for name in names]
+    for part in plan_slices(source.path, columns):
+        for row in read_slice(part, columns):
+            yield row.number, row.cells

@@ -1,0 +1,176 @@
+"""The Trainer's `run_fn`: from TFX's files to `bivrec_tf.training.fit` and `bivrec_tf.export`."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_transform as tft
+import tf_keras
+from tfx.components.trainer.fn_args_utils import FnArgs
+
+from bivrec_tf import data, features, training
+from bivrec_tf.catalogue import ItemCatalogue, ItemFeatures
+from bivrec_tf.config import ModelConfig, TrainingConfig
+from bivrec_tf.errors import DataError
+from bivrec_tf.export import DEFAULT_K, export
+from bivrec_tf.models import BiVRec
+from components.sequence_trainer.executor import ITEM_FEATURE_FILES, VALIDATION_FILES
+from components.serving_validator.validate import (
+    OFFLINE_ANSWERS,
+    OfflineAnswer,
+    write_offline_answers,
+)
+from pipeline.preprocessing import VOCABULARY
+
+# Keys of the component's custom configuration.
+MODEL = "model"
+TRAINING = "training"
+TENSORBOARD = "tensorboard"
+VALIDATION_REQUESTS = "validation_requests"
+
+
+class TransformLookup(tf.Module):
+    """Item ids to rows through Transform's own graph, and cold items through a second table.
+
+    Args:
+      transform: The layer that holds Transform's graph.
+      catalogue: The item order, which begins as Transform's vocabulary does.
+    """
+
+    def __init__(self, transform: tf_keras.Model, catalogue: ItemCatalogue) -> None:
+        super().__init__()
+        self._transform = transform
+        self._cold = data.ItemLookup(catalogue, first_row=catalogue.num_trained + 1)
+
+    def __call__(self, item_ids: tf.Tensor) -> tf.Tensor:
+        """Returns int32 rows, shaped like the string ids `[n, L]`; 0 for unknown ones."""
+        # Through one column: the graph wants sparse input and would drop empty columns.
+        flat = tf.reshape(item_ids, [-1, 1])
+        rows = self._transform({features.HISTORY: tf.sparse.from_dense(flat)})[features.HISTORY]
+        # Padding is not in the sparse tensor, so it stays at row 0.
+        rows = tf.sparse.to_dense(rows)
+        rows = tf.pad(rows, [[0, 0], [0, 1 - tf.shape(rows)[1]]])
+        trained = tf.reshape(tf.cast(rows, tf.int32), tf.shape(item_ids))
+        return tf.where(trained > 0, trained, self._cold(item_ids))
+
+
+def read_item_features(files: Sequence[str]) -> Iterator[ItemFeatures]:
+    """Reads the item features that `ContentEncoder` wrote.
+
+    Args:
+      files: TFRecord files.
+
+    Yields:
+      One item at a time, with the modalities that it has.
+    """
+    for serialized in data.read_examples(files).as_numpy_iterator():
+        fields = tf.train.Example.FromString(serialized).features.feature
+        names = [name for name in fields if features.presence_name(name) in fields]
+        yield ItemFeatures(
+            fields[features.ITEM_ID].bytes_list.value[0].decode(),
+            {
+                name: np.asarray(fields[name].float_list.value, np.float32)
+                for name in names
+                if fields[features.presence_name(name)].int64_list.value[0]
+            },
+        )
+
+
+def offline_answers(
+    model: BiVRec, histories: Sequence[Sequence[str]], k: int = DEFAULT_K
+) -> Iterator[OfflineAnswer]:
+    """Recommends with the Keras model itself, without the graph that is exported.
+
+    Args:
+      model: A trained model.
+      histories: Item ids, oldest first.
+      k: Recommendations for each.
+
+    Yields:
+      The best k items that the history does not hold.
+    """
+    index = model.build_index(k)
+    row_of = {item_id: row for row, item_id in enumerate(model.catalogue.item_ids)}
+    for history in histories:
+        rows = tf.constant([[row_of.get(item_id, 0) for item_id in history]], tf.int32)
+        result = index.search(model(rows), excluded_rows=rows)
+        ids = [model.catalogue.item_ids[row] for row in result.rows[0].numpy()]
+        yield OfflineAnswer(list(history), ids, [float(score) for score in result.scores[0]])
+
+
+def _files(patterns: Sequence[str], what: str) -> list[str]:
+    files = sorted(name for pattern in patterns for name in tf.io.gfile.glob(pattern))
+    if not files:
+        raise DataError(f"{what}: no files match {list(patterns)}")
+    return files
+
+
+def _some_histories(examples: tf.data.Dataset, count: int) -> list[list[str]]:
+    """Histories spread over the split, not its first users alone; none of them empty."""
+    histories = [
+        [item.decode() for item in parsed[features.HISTORY].numpy()[0]]
+        for parsed in map(data.parse_sequences, examples.batch(1))
+        if parsed[features.HISTORY].values.shape[0]
+    ]
+    return histories[:: max(1, len(histories) // count)][:count]
+
+
+def run_fn(fn_args: FnArgs) -> None:
+    """Trains, calibrates and exports a model, and writes the offline answers.
+
+    Args:
+      fn_args: TFX's arguments, with the files that `components.sequence_trainer` adds.
+
+    Raises:
+      TrainingError: The loss is not a finite number.
+      DataError: There is nothing to train on or to validate with.
+    """
+    custom = fn_args.custom_config
+    model_config = ModelConfig.model_validate(custom[MODEL])
+    training_config = TrainingConfig.model_validate(custom[TRAINING])
+    tf_keras.utils.set_random_seed(training_config.seed)
+    training.set_precision(training_config)
+
+    windows = data.windows_from_rows(
+        data.read_examples(_files(fn_args.train_files, "transformed training sequences"))
+    ).cache()
+    validation = data.read_examples(_files([custom[VALIDATION_FILES]], "validation sequences"))
+
+    transform = tft.TFTransformOutput(fn_args.transform_output)
+    trained = [item.decode() for item in transform.vocabulary_by_name(VOCABULARY)]
+    counts = data.count_targets(windows, len(trained)).numpy()[1:]
+    items = read_item_features(_files(custom[ITEM_FEATURE_FILES], "item features"))
+    catalogue = ItemCatalogue.build(trained, counts, items)
+
+    model = BiVRec(
+        model_config,
+        catalogue,
+        training_config.loss,
+        training_config.positions_per_sequence,
+    )
+    lookup = TransformLookup(transform.transform_features_layer(), catalogue)
+    batches = data.training_batches(
+        windows, model_config.max_history, training_config.batch_size, training_config.seed
+    )
+    validation_batches = data.evaluation_batches(
+        validation,
+        data.ItemLookup(catalogue),
+        training_config.evaluation_batch_size,
+        training_config.max_evaluation_examples,
+    )
+    result = training.fit(
+        model,
+        batches,
+        validation_batches,
+        training_config,
+        directory=Path(fn_args.model_run_dir) / "checkpoints",
+        log_directory=os.path.join(custom[TENSORBOARD], os.path.basename(fn_args.model_run_dir)),
+        verbose=2,
+    )
+    export(model, fn_args.serving_model_dir, lookup, result.metrics)
+    write_offline_answers(
+        os.path.join(fn_args.model_run_dir, OFFLINE_ANSWERS),
+        offline_answers(model, _some_histories(validation, custom[VALIDATION_REQUESTS])),
+    )
