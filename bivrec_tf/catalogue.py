@@ -1,6 +1,7 @@
 """The item order: which item stands in which row, everywhere."""
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -53,7 +54,7 @@ class ItemCatalogue:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the item order: equal exactly when rows mean the same items."""
-        text = "\n".join((str(self.num_trained), *self.item_ids))
+        text = json.dumps([self.num_trained, *self.item_ids])
         return hashlib.sha256(text.encode()).hexdigest()
 
     @classmethod
@@ -74,8 +75,11 @@ class ItemCatalogue:
           The catalogue; trained items that `items` lacks have all modalities missing.
 
         Raises:
-          DataError: An id is empty or stands twice, or a modality has two dimensions.
+          DataError: An id is empty or stands twice, counts are not as many as ids, or a modality
+            has two dimensions.
         """
+        if len(counts) != len(trained_ids):
+            raise DataError(f"{len(trained_ids)} item ids with {len(counts)} counts")
         if "" in trained_ids or len(set(trained_ids)) != len(trained_ids):
             raise DataError("item ids of the vocabulary must be distinct and not empty")
         by_id: dict[str, ItemFeatures] = {}
