@@ -26,16 +26,16 @@ def info_nce(
       temperature: positive scalar.
 
     Returns:
-      float32 scalar.
+      float32 scalar; 0 for an empty batch.
     """
     logits = tf.matmul(left, right, transpose_b=True) / temperature
     same_user = tf.equal(users[:, tf.newaxis], users[tf.newaxis, :])
     own_row = tf.eye(tf.shape(users)[0], dtype=tf.bool)
     logits = tf.where(same_user & ~own_row, logits.dtype.min, logits)
     positive = tf.linalg.diag_part(logits)
-    return tf.reduce_mean(
-        0.5 * (tf.reduce_logsumexp(logits, axis=0) + tf.reduce_logsumexp(logits, axis=1)) - positive
-    )
+    each = 0.5 * (tf.reduce_logsumexp(logits, axis=0) + tf.reduce_logsumexp(logits, axis=1))
+    rows = tf.cast(tf.shape(users)[0], logits.dtype)
+    return tf.math.divide_no_nan(tf.reduce_sum(each - positive), rows)
 
 
 class SemanticSimilarity(tf_keras.layers.Layer):

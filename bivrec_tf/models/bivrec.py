@@ -90,7 +90,8 @@ class BiVRec(tfrs.Model):
         self._target_probabilities = probabilities / max(probabilities.sum(), 1.0)
         # Chosen on validation at the end of training, and stored with the model.
         self.id_weight = tf.Variable(0.5, trainable=False, name="id_weight")
-        self.cold_offset = tf.Variable(0.0, trainable=False, name="cold_offset")
+        # Until then cold items stand back: the softmax never weighed them against the others.
+        self.cold_offset = tf.Variable(-3.0, trainable=False, name="cold_offset")
         self._full_softmax = CatalogueSoftmax(config.readout, self.loss_config.softmax_chunk_rows)
         self._sampled_softmax = SampledSoftmax(self.loss_config.sampled_negatives)
         self._semantic_similarity = SemanticSimilarity(name="semantic_similarity")
@@ -301,7 +302,8 @@ class BiVRec(tfrs.Model):
             self.config.num_interests * tf.exp(-balance)
         )
         unit = tf.math.l2_normalize(tf.cast(queries, tf.float32), axis=2)
-        mean = tf.reduce_mean(tf.matmul(unit, unit, transpose_b=True))
+        # One value a row: a batch without targets has none, and must not make the mean NaN.
+        mean = tf.reduce_mean(tf.matmul(unit, unit, transpose_b=True), axis=[1, 2])
         interests = self.config.num_interests
         off_diagonal = (interests * mean - 1.0) / max(interests - 1, 1)
         self._trackers[f"{view}_interest_cosine"].update_state(off_diagonal)
