@@ -52,7 +52,7 @@ def main() -> None:
 
     Exit codes: 0 done; 1 unexpected failure; 2 something you can put right, said in a sentence;
     3 the pipeline ran but the model was not good enough to be pushed.
-    """
+    """  # noqa: D301 - click wants the character itself
 
 
 @main.command()

@@ -1,7 +1,9 @@
 """Runs the pipeline on this machine, shows progress, and reads back what came of it."""
 
 import logging
+import os
 import re
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ from rich.console import Console
 from tfx import v1 as tfx
 
 from bivrec_tf.errors import ConfigError
+from bivrec_tf.training import logger as training_logger
 from components.beam_support import user_errors
 from pipeline.config import PipelineConfig
 from pipeline.dag import PipelinePaths, create_pipeline
@@ -74,6 +77,8 @@ class _ComponentProgress(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         message = record.getMessage()
+        if record.name == training_logger.name:
+            self._console.print(f"         {message}")
         if "A cached execution" in message or "Skipping execution" in message:
             self._cached = True
         match = self._LINE.fullmatch(message)
@@ -97,20 +102,27 @@ def _logged(output: Output, console: Console, total: int) -> Iterator[None]:
     file_handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     progress = _ComponentProgress(console, total)
     root = logging.getLogger()
-    old_handlers, old_level = root.handlers[:], root.level
+    # These two print by themselves; their records reach the root logger all the same.
+    loud = [logging.getLogger(name) for name in ("absl", "tensorflow")]
+    before = [(logger, logger.handlers[:], logger.level) for logger in (root, *loud)]
     root.handlers = [file_handler, progress]
-    root.setLevel(logging.INFO)
-    # absl prints to standard error by itself as soon as it is used; its records come here too.
-    absl = logging.getLogger("absl")
-    old_absl, absl.handlers = absl.handlers[:], []
-    absl.propagate = True
-    absl.setLevel(logging.INFO)
+    for logger in loud:
+        logger.handlers, logger.propagate = [], True
+    for logger, _, _ in before:
+        logger.setLevel(logging.INFO)
+    # Native code writes to the error stream itself, whatever Python's logging says.
+    sys.stderr.flush()
+    old_stderr = os.dup(2)
+    os.dup2(file_handler.stream.fileno(), 2)
     try:
         with progress.status:
             yield
     finally:
-        root.handlers, absl.handlers = old_handlers, old_absl
-        root.setLevel(old_level)
+        os.dup2(old_stderr, 2)
+        os.close(old_stderr)
+        for logger, handlers, level in before:
+            logger.handlers = handlers
+            logger.setLevel(level)
         file_handler.close()
 
 

@@ -10,6 +10,7 @@ from tfx import v1 as tfx  # noqa: F401 - model analysis needs TFX's protos
 from tfx.orchestration import metadata
 
 from components.serving_validator.executor import VERDICT_PROPERTY
+
 _RUN_CONTEXT = "pipeline_run"
 _NODE_CONTEXT = "node"
 

@@ -167,7 +167,7 @@ def run_fn(fn_args: FnArgs) -> None:
         training_config,
         directory=Path(fn_args.model_run_dir) / "checkpoints",
         log_directory=os.path.join(custom[TENSORBOARD], os.path.basename(fn_args.model_run_dir)),
-        verbose=2,
+        verbose=0,
     )
     export(model, fn_args.serving_model_dir, lookup, result.metrics)
     write_offline_answers(

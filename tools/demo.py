@@ -29,9 +29,7 @@ def main(config_path: str, output: Path, users: tuple[str, ...], k: int) -> None
         base = output / "serving" / config.serving.model_name
         with (
             ServerProcess(base, config.serving.model_name) as server,
-            RecommenderClient(
-                server.target, config.serving.model_name, timeout=30.0
-            ) as client,
+            RecommenderClient(server.target, config.serving.model_name, timeout=30.0) as client,
         ):
             console.print(f"Serving version {server.version} at {server.target} (gRPC)")
             for user in users:
