@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import math
 import os
 import sys
@@ -18,7 +19,11 @@ from bivrec_tf.evaluation import SELECTION_METRIC, RankingEvaluator
 from bivrec_tf.models import BiVRec
 from bivrec_tf.models.bivrec import IS_TARGET, SEQUENCE, USER
 
+logger = logging.getLogger(__name__)
+"""Tells of every finished epoch in one line."""
+
 _RUN_FILE = "run.json"
+_STATE_FILE = "state.json"
 
 
 class TrainingError(BivrecError, RuntimeError):
@@ -85,24 +90,28 @@ class _Progress(tf_keras.callbacks.Callback):
         self._evaluator = evaluator
         self._validation = validation
         self._patience = patience
-        self._directory = directory
+        self._keeps_checkpoints = directory is not None
+        self._directory = directory or Path()
         self._best_weights: list | None = None
+        self._best_checkpoint = ""
         self._latest: tf.train.CheckpointManager | None = None
         self._best: tf.train.CheckpointManager | None = None
 
     def attach(self, model: BiVRec, resume: bool) -> int:
         """Prepares checkpoints; returns the epoch to start with."""
-        if self._directory is None:
+        if not self._keeps_checkpoints:
             return 0
         latest = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
         self._latest = tf.train.CheckpointManager(latest, self._directory / "latest", 2)
         best = tf.train.Checkpoint(model=model)
-        self._best = tf.train.CheckpointManager(best, self._directory / "best", 1)
-        if not resume or self._latest.latest_checkpoint is None:
+        self._best = tf.train.CheckpointManager(best, self._directory / "best", 2)
+        state_file = self._directory / _STATE_FILE
+        if not resume or not state_file.exists():
             return 0
-        state = json.loads((self._directory / "state.json").read_text())
+        state = json.loads(state_file.read_text())
         latest.restore(str(self._directory / "latest" / state["checkpoint"])).assert_consumed()
         self.history, self.best_epoch = state["history"], state["best_epoch"]
+        self._best_checkpoint = state["best_checkpoint"]
         return len(self.history)
 
     @property
@@ -124,6 +133,14 @@ class _Progress(tf_keras.callbacks.Callback):
             self.best_epoch = epoch
             self._keep_best()
         self._save()
+        logger.info(
+            "epoch %d of %d: loss %.3f, validation NDCG@10 %.4f (best %.4f)",
+            epoch + 1,
+            self.params["epochs"],
+            logs["loss"],
+            values[SELECTION_METRIC],
+            self._selected(self.best_epoch),
+        )
         if self.finished:
             self.model.stop_training = True
 
@@ -131,7 +148,8 @@ class _Progress(tf_keras.callbacks.Callback):
         """Gives the model the weights of the best epoch."""
         if self._best is not None:
             checkpoint = tf.train.Checkpoint(model=self.model)
-            checkpoint.restore(self._best.latest_checkpoint).assert_existing_objects_matched()
+            best = str(self._directory / "best" / self._best_checkpoint)
+            checkpoint.restore(best).assert_existing_objects_matched()
         elif self._best_weights is not None:
             self.model.set_weights(self._best_weights)
 
@@ -140,7 +158,9 @@ class _Progress(tf_keras.callbacks.Callback):
 
     def _keep_best(self):
         if self._best is not None:
-            self._best.save()
+            # Numbered by epoch: never written over the one that the state on disk still names.
+            saved = self._best.save(checkpoint_number=self.best_epoch)
+            self._best_checkpoint = os.path.basename(saved)
         else:
             self._best_weights = self.model.get_weights()
 
@@ -151,12 +171,13 @@ class _Progress(tf_keras.callbacks.Callback):
             "checkpoint": os.path.basename(self._latest.save()),
             "history": self.history,
             "best_epoch": self.best_epoch,
+            "best_checkpoint": self._best_checkpoint,
         }
-        # The state names its checkpoint and is replaced in one step: whatever moment a run is
-        # killed at, it goes on from a state and a checkpoint that belong together.
-        scratch = self._directory / "state.json.new"
+        # The state names its checkpoints and is replaced in one step: whatever moment a run is
+        # killed at, it goes on from a state and checkpoints that belong together.
+        scratch = self._directory / f"{_STATE_FILE}.new"
         scratch.write_text(json.dumps(state))
-        scratch.replace(self._directory / "state.json")
+        scratch.replace(self._directory / _STATE_FILE)
 
 
 def _identify_run(model: BiVRec, config: TrainingConfig) -> dict[str, str]:
@@ -180,6 +201,9 @@ def _claim(directory: Path, model: BiVRec, config: TrainingConfig, resume: bool)
                 f"{directory} holds checkpoints of a run with other {' and '.join(different)}: "
                 "use another directory, remove it, or pass resume=False"
             )
+    if not resume:
+        # Or a run that is killed in its first epoch would go on from the run before it.
+        (directory / _STATE_FILE).unlink(missing_ok=True)
     run_file.write_text(json.dumps(run))
 
 

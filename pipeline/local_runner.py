@@ -98,7 +98,8 @@ class _ComponentProgress(logging.Handler):
 @contextmanager
 def _logged(output: Output, console: Console, total: int) -> Iterator[None]:
     """Sends logs to the output folder, and the progress they tell of to the console."""
-    file_handler = logging.FileHandler(output.log)
+    log_file = output.log.open("a", encoding="utf-8")
+    file_handler = logging.StreamHandler(log_file)
     file_handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     progress = _ComponentProgress(console, total)
     root = logging.getLogger()
@@ -113,7 +114,7 @@ def _logged(output: Output, console: Console, total: int) -> Iterator[None]:
     # Native code writes to the error stream itself, whatever Python's logging says.
     sys.stderr.flush()
     old_stderr = os.dup(2)
-    os.dup2(file_handler.stream.fileno(), 2)
+    os.dup2(log_file.fileno(), 2)
     try:
         with progress.status:
             yield
@@ -123,7 +124,7 @@ def _logged(output: Output, console: Console, total: int) -> Iterator[None]:
         for logger, handlers, level in before:
             logger.handlers = handlers
             logger.setLevel(level)
-        file_handler.close()
+        log_file.close()
 
 
 def run_locally(config: PipelineConfig, directory: Path, console: Console) -> RunResult:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tensorflow_model_analysis as tfma
-from ml_metadata.proto import metadata_store_pb2
+from ml_metadata import proto
 from tfx import v1 as tfx  # noqa: F401 - model analysis needs TFX's protos
 from tfx.orchestration import metadata
 
@@ -112,7 +112,7 @@ def _failures(validation) -> list[str]:
 
 def _latest_outputs(
     metadata_file: Path,
-) -> dict[tuple[str, str], metadata_store_pb2.Artifact]:
+) -> dict[tuple[str, str], proto.Artifact]:
     """Outputs of the latest run by (component, name), whether made or taken from the cache."""
     config = tfx.orchestration.metadata.sqlite_metadata_connection_config(str(metadata_file))
     with metadata.Metadata(config) as handle:
@@ -122,7 +122,7 @@ def _latest_outputs(
         executions = store.get_executions_by_context(latest.id)
         nodes = {execution.id: _node_of(store, execution.id) for execution in executions}
         events = store.get_events_by_execution_ids(list(nodes))
-        outputs = [event for event in events if event.type == metadata_store_pb2.Event.OUTPUT]
+        outputs = [event for event in events if event.type == proto.Event.OUTPUT]
         by_id = {
             artifact.id: artifact
             for artifact in store.get_artifacts_by_id([event.artifact_id for event in outputs])
@@ -143,7 +143,7 @@ def _node_of(store, execution_id: int) -> str:
     return names[0].rsplit(".", 1)[-1]
 
 
-def _property(artifact: metadata_store_pb2.Artifact | None, name: str) -> str:
+def _property(artifact: proto.Artifact | None, name: str) -> str:
     if artifact is None:
         return ""
     return artifact.custom_properties[name].string_value

@@ -79,7 +79,9 @@ class BiVRec(tfrs.Model):
         self.catalogue = catalogue
         self.loss_config = loss or LossConfig()
         self.positions_per_sequence = positions_per_sequence
-        self._towers = {view: ViewTower(config, name=f"{view}_tower") for view in config.views}
+        self._towers: dict[str, ViewTower] = {
+            view: ViewTower(config, name=f"{view}_tower") for view in config.views
+        }
         if ID in config.views:
             self._item_embedding = ItemEmbedding(
                 catalogue.num_trained, config.dimension, name="item_embedding"
@@ -175,7 +177,7 @@ class BiVRec(tfrs.Model):
         length = tf.shape(rows)[1]
         last = tf.range(tf.shape(rows)[0]) * length + length - 1
         positions = last if self.config.form == "causal" else None
-        found = {}
+        found: dict[str, Interests] = {}
         for view in self.config.views:
             # A cold item has no id row, but is no padding: its zero vector holds its place.
             table = tables[view] if tables else self.item_table(view, self.num_rows)
@@ -228,14 +230,15 @@ class BiVRec(tfrs.Model):
         """Computes the multi-task objective; `docs/model.md`, sections 3 and 4."""
         history, labels = inputs[SEQUENCE][:, :-1], inputs[SEQUENCE][:, 1:]
         wanted = inputs[IS_TARGET][:, 1:] & (history > 0) & (labels > 0)
-        drawn, runs = self._runs(history, wanted)
+        drawn, rows, positions = self._runs(history, wanted)
         targets = tf.gather(tf.reshape(labels, [-1]), drawn) - 1
         users = inputs[USER]
 
-        total, found = 0.0, {}
+        total = 0.0
+        found: dict[str, Interests] = {}
         for view in self.config.views:
             table = self.item_table(view, self.catalogue.num_trained + 1, training)
-            result = self.view_interests(view, table, *runs, training=training)
+            result = self.view_interests(view, table, rows, positions, training)
             queries = result.vectors[: tf.shape(drawn)[0]] / self.config.score_temperature
             task = self._task_loss(queries, table[1:], targets)
             balance = self._balance(result.allocation, result.mask)
@@ -249,15 +252,15 @@ class BiVRec(tfrs.Model):
         return total
 
     def _runs(self, history, wanted):
-        """What the towers run over: drawn positions, and (histories, positions to read)."""
+        """Returns the drawn positions, and what the towers run over: histories and positions."""
         count = self.positions_per_sequence
         if self.config.form == "causal":
             drawn = draw_positions(wanted, count)
             length = tf.shape(history)[1]
             last = tf.range(tf.shape(history)[0]) * length + length - 1
-            return drawn, (history, tf.concat([drawn, last], axis=0))
+            return drawn, history, tf.concat([drawn, last], axis=0)
         drawn = draw_positions(wanted, count or _PATCH_POSITIONS)
-        return drawn, (prefixes(history, drawn), None)
+        return drawn, prefixes(history, drawn), None
 
     def _task_loss(self, queries, items, targets):
         if self.loss_config.softmax == "full":

@@ -55,9 +55,10 @@ class MultiInterestTopK(TopK):
         self._block_size = block_size
         self._tables: dict[str, tf.Variable] = {}
         self._identifiers: tf.Variable | None = None
-        self._warm: tf.Variable | None = None
-        self._offsets: tf.Variable | None = None
-        self._id_weight: tf.Variable | None = None
+        # Set by `index`; until then `_tables` is empty and every query is refused.
+        self._warm: Any = None
+        self._offsets: Any = None
+        self._id_weight: Any = None
         self._num_rows = 0
 
     def index(
