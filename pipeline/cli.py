@@ -8,7 +8,8 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -34,9 +35,23 @@ def _reports_user_errors(command: Callable) -> Callable:
     return wrapped
 
 
-def _be_quiet() -> None:
-    """Keeps TensorFlow's start-up messages off the screen unless they were asked for."""
+@contextmanager
+def _quiet_imports() -> Iterator[None]:
+    """Keeps TensorFlow's start-up messages off the screen.
+
+    Native code writes some of them straight to the error stream, whatever the log level. Python's
+    own errors still come through: they are raised, and printed after the stream is back.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -73,7 +88,6 @@ def run(config_path: str, output: Path) -> None:
     Reads the tables, builds sequences, encodes content, trains, evaluates, serves the model once
     to check its answers, and pushes it to OUTPUT/serving/<model_name>/<version>.
     """
-    _be_quiet()
     from rich.console import Console
 
     from pipeline.config import load_config
@@ -82,8 +96,9 @@ def run(config_path: str, output: Path) -> None:
     config = load_config(config_path)
     console.print(f"Pipeline {config.name}; log: {output / 'run.log'}")
 
-    from pipeline.local_runner import run_locally
-    from pipeline.show import show_metrics
+    with _quiet_imports():
+        from pipeline.local_runner import run_locally
+        from pipeline.show import show_metrics
 
     result = run_locally(config, output, console)
     show_metrics(console, result.metrics, ("recall_at_20", "ndcg_at_20", "mrr_at_20"))
@@ -113,7 +128,7 @@ def serve(model_dir: str, model_name: str, host: str, port: int) -> None:
     This is the development server; production is tensorflow/serving on the same folder
     (docs/serving.md).
     """
-    _be_quiet()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     command = [sys.executable, "-m", "serving.development_server"]
     command += ["--model_name", model_name, "--model_base_path", os.path.abspath(model_dir)]
     os.execv(sys.executable, [*command, "--host", host, "--port", str(port)])
@@ -149,14 +164,16 @@ def recommend(
         raise click.UsageError("give either --history or --user")
     if user is not None and config_path is None:
         raise click.UsageError("--user needs --config, which names the interactions")
-    _be_quiet()
-    from serving.client import RecommenderClient
+    with _quiet_imports():
+        from serving.client import RecommenderClient
 
     items = [part.strip() for part in (history or "").split(",") if part.strip()]
     titles = {}
     if config_path is not None:
         from pipeline.config import load_config
-        from pipeline.tables import read_history, read_titles
+
+        with _quiet_imports():
+            from pipeline.tables import read_history, read_titles
 
         config = load_config(config_path)
         titles = read_titles(config.items)
@@ -212,11 +229,12 @@ def kubeflow() -> None:
 @_reports_user_errors
 def compile_spec(config_path: str, output: Path) -> None:
     """Compile the pipeline to a Kubeflow Pipelines spec, without a cluster."""
-    _be_quiet()
     from pipeline.config import load_config
 
     config = load_config(config_path)
-    _load_kubeflow("compiler").compile_pipeline(config, output)
+    with _quiet_imports():
+        compiler = _load_kubeflow("compiler")
+    compiler.compile_pipeline(config, output)
     click.echo(f"Wrote {output}")
 
 

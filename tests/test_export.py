@@ -1,0 +1,206 @@
+"""The exported signatures: strings in, strings out, whatever the strings are."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bivrec_tf import data, features
+from bivrec_tf.catalogue import ItemCatalogue, ItemFeatures
+from bivrec_tf.config import ModelConfig
+from bivrec_tf.evaluation import RankingEvaluator
+from bivrec_tf.export import DESCRIPTION_FILE, export
+from bivrec_tf.models import BiVRec
+
+TRAINED = [f"item {n}" for n in range(30)]
+COLD = ["cold a", "cold b"]
+
+
+@pytest.fixture(scope="module", params=["causal", "patch"])
+def model(request):
+    tf_keras.utils.set_random_seed(3)
+    rng = np.random.default_rng(0)
+    items = [ItemFeatures(i, {"text": rng.normal(size=6)}) for i in TRAINED[:25] + COLD]
+    catalogue = ItemCatalogue.build(TRAINED, range(60, 30, -1), items)
+    config = ModelConfig(form=request.param, dimension=8, max_history=6, num_interests=3)
+    model = BiVRec(config, catalogue)
+    model(tf.constant([[1, 2]]))
+    for variable in model.trainable_variables:
+        variable.assign_add(tf.random.stateless_normal(variable.shape, [1, 2]) * 0.3)
+    model.id_weight.assign(0.7)
+    model.cold_offset.assign(-0.5)
+    return model
+
+
+@pytest.fixture(scope="module")
+def folder(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported") / "1"
+    export(model, folder, metrics={"ndcg_at_10": 0.5}, default_k=5)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def signatures(folder):
+    return tf.saved_model.load(str(folder)).signatures
+
+
+def padded(histories):
+    return tf.ragged.constant([list(h) for h in histories], dtype=tf.string).to_tensor("")
+
+
+def recommend(signatures, histories, exclude=(("",),), k=5, id_weight=-1.0, filter_seen=True):
+    answer = signatures[features.RECOMMEND](
+        history=tf.reshape(padded(histories), [len(histories), -1]),
+        exclude=tf.constant(exclude),
+        k=tf.constant(k),
+        id_weight=tf.constant(id_weight),
+        filter_seen=tf.constant(filter_seen),
+    )
+    return {name: value.numpy() for name, value in answer.items()}
+
+
+ids = st.sampled_from([*TRAINED, *COLD, "unknown", "?", "ünknøwn"])
+histories = st.lists(st.lists(ids, max_size=12), min_size=1, max_size=3)
+
+
+@settings(deadline=None, max_examples=25)
+@given(histories=histories)
+def test_any_history_gets_k_distinct_unseen_items_and_finite_scores(signatures, histories):
+    answer = recommend(signatures, histories)
+    for history, items, scores in zip(
+        histories, answer[features.ITEM_IDS], answer[features.SCORES], strict=True
+    ):
+        found = [item.decode() for item in items]
+        assert len(set(found)) == 5 and set(found) <= {*TRAINED, *COLD}
+        assert not set(found) & set(history)
+        assert np.all(np.isfinite(scores)) and np.all(np.diff(scores) <= 0)
+    unknown = [sum(item not in {*TRAINED, *COLD} for item in history) for history in histories]
+    assert answer[features.UNKNOWN_ITEMS].tolist() == unknown
+
+
+@settings(deadline=None, max_examples=15)
+@given(history=st.lists(st.sampled_from(TRAINED), min_size=1, max_size=10, unique=True))
+def test_the_served_list_is_the_keras_models_own(model, signatures, history):
+    rows = tf.constant([model.catalogue.rows(history)])
+    own = model.build_index().search(model(rows), excluded_rows=rows, k=5)
+    answer = recommend(signatures, [history])
+    expected = [model.catalogue.item_ids[row] for row in own.rows[0].numpy()]
+    assert [item.decode() for item in answer[features.ITEM_IDS][0]] == expected
+    np.testing.assert_allclose(answer[features.SCORES][0], own.scores[0], rtol=1e-5, atol=1e-6)
+
+
+@settings(deadline=None, max_examples=10)
+@given(history=st.lists(ids, min_size=1, max_size=8), others=histories)
+def test_neither_padding_nor_other_requests_change_an_answer(signatures, history, others):
+    alone = recommend(signatures, [history])
+    longest = ["item 1"] * 12
+    together = recommend(signatures, [history, *others, longest])
+    np.testing.assert_array_equal(alone[features.ITEM_IDS][0], together[features.ITEM_IDS][0])
+    np.testing.assert_allclose(
+        alone[features.SCORES][0], together[features.SCORES][0], rtol=1e-5, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("history", [[], ["unknown"], ["unknown", "?"]])
+def test_without_a_known_history_the_answer_is_the_popularity_list(signatures, history):
+    answer = recommend(signatures, [history], exclude=[["item 1", "unknown"]], k=4)
+    assert [i.decode() for i in answer[features.ITEM_IDS][0]] == [
+        "item 0",
+        "item 2",
+        "item 3",
+        "item 4",
+    ]
+    assert answer[features.INTEREST].tolist() == [[-1] * 4]
+    assert set(answer[features.BECAUSE].ravel()) == {b""}
+
+
+def test_exclusions_hold_and_fewer_than_k_items_are_padded_with_empty_ids(signatures):
+    history, excluded = ["item 1"], [*TRAINED[3:], *COLD]
+    answer = recommend(signatures, [history], exclude=[excluded], k=7)
+    assert sorted(answer[features.ITEM_IDS][0]) == [b""] * 5 + [b"item 0", b"item 2"]
+    assert answer[features.INTEREST][0][2:].tolist() == [-1] * 5
+    seen = recommend(signatures, [history], exclude=[excluded], k=7, filter_seen=False)
+    assert b"item 1" in seen[features.ITEM_IDS][0]
+
+
+def test_the_weight_of_a_request_moves_the_score_between_the_views(signatures):
+    history = ["item 1", "item 5"]
+    for weight, view in ((1.0, 0), (0.0, 1)):
+        answer = recommend(signatures, [history], id_weight=weight, k=8)
+        warm = [i for i, item in enumerate(answer[features.ITEM_IDS][0]) if b"cold" not in item]
+        np.testing.assert_allclose(
+            answer[features.SCORES][0][warm],
+            answer[features.VIEW_SCORES][0][warm, view],
+            rtol=1e-5,
+        )
+
+
+def test_reasons_are_items_of_the_history_that_the_model_looked_at(signatures):
+    history = [*TRAINED[:10], "unknown"]
+    answer = recommend(signatures, [history])
+    looked_at = {item.encode() for item in TRAINED[4:10]}
+    for reasons in answer[features.BECAUSE][0]:
+        assert set(reasons) <= looked_at and len(set(reasons)) == 3
+
+
+@pytest.mark.parametrize(("k", "weight", "told"), [(0, -1.0, "k: expected"), (3, 1.5, "id_weight")])
+def test_arguments_out_of_range_are_invalid_arguments(signatures, k, weight, told):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=told):
+        recommend(signatures, [["item 1"]], k=k, id_weight=weight)
+
+
+def test_interests_name_the_items_they_allocate(model, signatures):
+    answer = signatures[features.INTERESTS](tf.constant([["item 3", "unknown", "cold a"]]))
+    assert answer[features.HISTORY_ITEMS].numpy()[0].tolist() == [b"", b"item 3", b"cold a"]
+    for view in features.VIEWS:
+        allocation = answer[features.allocation_name(view)].numpy()[0]
+        np.testing.assert_allclose(allocation.sum(axis=0), [0, 1, 1], atol=1e-5)
+        assert answer[features.interests_name(view)].shape == (1, 3, 8)
+
+
+SEQUENCES = [
+    ("a", TRAINED[:4], ["item 9"]),
+    ("b", ["item 8"], ["item 2", "cold a", "nowhere"]),
+    ("c", [], ["item 0"]),
+]
+
+
+def test_evaluate_agrees_with_the_offline_evaluator(model, signatures):
+    serialized = list(data.serialize_sequences(SEQUENCES).as_numpy_iterator())
+    values = signatures[features.EVALUATE](tf.constant(serialized))
+    batches = data.evaluation_batches(
+        data.serialize_sequences(SEQUENCES[:2]), data.ItemLookup(model.catalogue)
+    )
+    offline = RankingEvaluator(model).evaluate(batches)
+    for name, value in offline.items():
+        assert values[name].shape == (3, 1)
+        assert float(np.mean(values[name].numpy()[:2])) == pytest.approx(value, abs=1e-6)
+    # The most popular item, of an empty history: exactly what popularity would have said.
+    assert float(values["ndcg_at_10"][2]) == 1.0
+    assert float(values["ndcg_at_20_over_popularity"][2]) == 0.0
+
+
+def test_examples_answers_as_the_default_signature_does(signatures):
+    serialized = list(data.serialize_sequences(SEQUENCES[:2]).as_numpy_iterator())
+    by_example = signatures[features.EXAMPLES](tf.constant(serialized))
+    direct = signatures[features.SERVING_DEFAULT](
+        history=padded([history for _, history, _ in SEQUENCES[:2]]), exclude=tf.constant([[""]])
+    )
+    assert set(by_example) == set(direct)
+    for name in direct:
+        np.testing.assert_array_equal(by_example[name], direct[name])
+
+
+def test_a_description_stands_beside_the_model(model, folder):
+    description = json.loads((folder / DESCRIPTION_FILE).read_text())
+    assert description["items"] == {
+        "fingerprint": model.catalogue.fingerprint,
+        "trained": 30,
+        "cold": 2,
+    }
+    assert description["validation"] == {"ndcg_at_10": 0.5}
+    assert description["id_weight"] == pytest.approx(0.7)
