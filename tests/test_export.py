@@ -180,8 +180,8 @@ def test_evaluate_agrees_with_the_offline_evaluator(model, signatures):
         assert values[name].shape == (3, 1)
         assert float(np.mean(values[name].numpy()[:2])) == pytest.approx(value, abs=1e-6)
     # The most popular item, of an empty history: exactly what popularity would have said.
-    assert float(values["ndcg_at_10"][2]) == 1.0
-    assert float(values["ndcg_at_20_over_popularity"][2]) == 0.0
+    assert float(values["ndcg_at_10"][2, 0]) == 1.0
+    assert float(values["ndcg_at_20_over_popularity"][2, 0]) == 0.0
 
 
 def test_examples_answers_as_the_default_signature_does(signatures):
