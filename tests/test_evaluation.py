@@ -1,0 +1,156 @@
+"""Full ranking of a model against a naive one, calibration, and the popularity baseline."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bivrec_tf import data
+from bivrec_tf.catalogue import ItemCatalogue, ItemFeatures
+from bivrec_tf.config import ModelConfig
+from bivrec_tf.evaluation import RankingEvaluator, popularity_ranks
+from bivrec_tf.models import BiVRec
+
+NAMES = [f"t{row:02d}" for row in range(1, 16)]
+NEVER_FOUND = tf.int32.max
+
+
+@pytest.fixture(scope="module")
+def model():
+    rng = np.random.default_rng(0)
+    items = [ItemFeatures(n, {"text": rng.normal(size=4)}) for n in [*NAMES, "x1", "x2", "x3"]]
+    catalogue = ItemCatalogue.build(NAMES, range(15, 0, -1), items)
+    # Scores of about 1, beside which the offsets of cold items weigh something.
+    config = ModelConfig(dimension=8, num_interests=3, max_history=5, score_temperature=10.0)
+    tf.random.set_seed(0)
+    model = BiVRec(config, catalogue)
+    model(tf.constant([[1]]))
+    for variable in model.trainable_variables:
+        variable.assign(rng.normal(size=variable.shape))
+    return model
+
+
+@pytest.fixture(scope="module")
+def batches(model):
+    rng = np.random.default_rng(1)
+    names = [*model.catalogue.item_ids[1:], "unknown"]
+    sequences = []
+    for _ in range(20):
+        drawn = rng.permutation(names).tolist()
+        cut, targets = rng.integers(0, 7), rng.integers(1, 4)
+        sequences.append(("u", drawn[:cut], drawn[cut : cut + targets]))
+    lookup = data.ItemLookup(model.catalogue)
+    return data.evaluation_batches(data.serialize_sequences(sequences), lookup, 10)
+
+
+def naive_ranks(model, batch, id_weight, cold_offset, filter_seen):
+    """Ranks of a batch by a full sort of scores from interests and item tables."""
+    tables = model.item_tables()
+    found = model.interests(batch["history"])
+    warm = np.arange(model.num_rows) <= model.catalogue.num_trained
+    best = {
+        view: np.einsum("nkd,vd->nkv", found[view].vectors, tables[view]).max(axis=1)
+        for view in tables
+    }
+    weight = np.where(warm, id_weight, 0.0)
+    scores = weight * best["id"] + (1 - weight) * best["mm"] + np.where(warm, 0, cold_offset)
+    ranks = np.zeros(batch["target"].shape, np.int64)
+    for n, targets in enumerate(batch["target"].numpy()):
+        for place, target in enumerate(targets):
+            if target == 0:
+                continue
+            seen = set(batch["history"].numpy()[n].tolist()) if filter_seen else set()
+            rivals = [v for v in range(1, model.num_rows) if v not in seen and v != target]
+            ahead = sum(scores[n, v] > scores[n, target] for v in rivals)
+            ranks[n, place] = NEVER_FOUND if target < 0 else ahead + 1
+    return ranks
+
+
+@pytest.mark.parametrize("filter_seen", [True, False])
+def test_ranks_are_those_of_a_full_sort(model, batches, filter_seen):
+    evaluator = RankingEvaluator(model, filter_seen)
+    for id_weight, cold_offset in ((0.3, -1.0), (0.0, 0.0), (1.0, 2.0)):
+        found = evaluator.ranks(batches, id_weight, cold_offset)
+        for ranks, batch in zip(found, batches, strict=True):
+            expected = naive_ranks(model, batch, id_weight, cold_offset, filter_seen)
+            np.testing.assert_array_equal(ranks, expected)
+
+
+def ndcg_at_10(ranks):
+    values = []
+    for row in ranks:
+        known = row[row > 0]
+        ideal = sum(1 / np.log2(place + 1) for place in range(1, min(10, len(known)) + 1))
+        values.append(sum(1 / np.log2(r + 1) for r in known if r <= 10) / ideal)
+    return values
+
+
+def naive_ndcg(model, batches, id_weight, cold_offset):
+    ranks = [naive_ranks(model, batch, id_weight, cold_offset, True) for batch in batches]
+    return np.mean([value for batch in ranks for value in ndcg_at_10(batch)])
+
+
+def test_metrics_and_coverage_are_of_the_present_weights(model, batches):
+    evaluator = RankingEvaluator(model)
+    for step in range(2):
+        model.id_weight.assign(0.7)
+        model.cold_offset.assign(-0.5)
+        found = evaluator.evaluate(batches, coverage=True)
+        assert found["ndcg_at_10"] == pytest.approx(naive_ndcg(model, batches, 0.7, -0.5), abs=1e-5)
+        index = model.build_index()
+        shown = set()
+        for batch in batches:
+            rows = index.search(model(batch["history"]), batch["history"], 10).rows
+            shown |= set(rows.numpy().ravel().tolist()) - {0}
+        assert found["coverage_at_10"] == pytest.approx(len(shown) / model.catalogue.num_items)
+        if step == 0:
+            for variable in model.trainable_variables:
+                variable.assign(variable + 0.5)
+
+
+def test_calibration_takes_the_best_of_its_grid(model, batches):
+    model.id_weight.assign(0.5)
+    model.cold_offset.assign(-3.0)
+    RankingEvaluator(model).calibrate(batches)
+    weights = [step / 10 for step in range(11)]
+    by_weight = [naive_ndcg(model, batches, weight, -3.0) for weight in weights]
+    chosen = float(model.id_weight)
+    assert min(abs(chosen - weight) for weight in weights) < 1e-6
+    assert by_weight[round(chosen * 10)] == pytest.approx(max(by_weight), abs=1e-6)
+    offsets = [0.0, -0.5, -1.0, -2.0, -3.0, -4.0, -6.0]
+    by_offset = [naive_ndcg(model, batches, chosen, offset) for offset in offsets]
+    assert float(model.cold_offset) in offsets
+    place = offsets.index(float(model.cold_offset))
+    assert by_offset[place] == pytest.approx(max(by_offset), abs=1e-6)
+    # The choice was one: the grid's values differ.
+    assert np.ptp(by_weight) > 0.001 and np.ptp(by_offset) > 0.001
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    counts=st.lists(st.integers(0, 4), min_size=3, max_size=8),
+    seed=st.integers(0, 10_000),
+    filter_seen=st.booleans(),
+)
+def test_popularity_ranks_are_those_of_a_sort_by_count(counts, seed, filter_seen):
+    rng = np.random.default_rng(seed)
+    rows = len(counts)
+    counts = [0, *counts]
+    # With repetition: an item that stands twice in a history is one item of the ranking.
+    history = rng.integers(0, rows + 1, size=[3, 5])
+    target = rng.integers(-1, rows + 1, size=[3, 2])
+    found = popularity_ranks(
+        tf.constant(counts, tf.int64),
+        tf.constant(history, tf.int32),
+        tf.constant(target, tf.int32),
+        filter_seen,
+    )
+    for n in range(3):
+        seen = set(history[n].tolist()) if filter_seen else set()
+        for place in range(2):
+            goal = target[n, place]
+            order = sorted(range(1, rows + 1), key=lambda row: (-counts[row], row))
+            order = [row for row in order if row == goal or row not in seen]
+            expected = {-1: NEVER_FOUND, 0: 0}.get(goal) if goal < 1 else order.index(goal) + 1
+            assert int(found[n, place]) == expected
