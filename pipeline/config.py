@@ -99,7 +99,11 @@ class PipelineConfig(StrictModel):
     gate: GateConfig = GateConfig()
     serving: ServingConfig = ServingConfig()
     beam_pipeline_args: tuple[str, ...] = Field(
-        ("--runner=DirectRunner", "--direct_running_mode=in_memory"),
+        (
+            # By its full name: plain DirectRunner first tries to download another runner.
+            "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",
+            "--direct_running_mode=in_memory",
+        ),
         description="Passed to Beam untouched.",
     )
     kubeflow: KubeflowConfig = KubeflowConfig()

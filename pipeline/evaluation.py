@@ -21,22 +21,19 @@ def evaluation_config(gate: GateConfig) -> "tfma.EvalConfig":
     Args:
       gate: The floors.
     """
-    floor = tfma.MetricThreshold(
-        value_threshold=tfma.GenericValueThreshold(
-            # Exactly popularity's number is no gain.
-            lower_bound={"value": gate.minimum_gain_over_popularity + 1e-9}
-        )
+    # Exactly popularity's number is no gain.
+    floor = tfma.GenericValueThreshold(
+        lower_bound={"value": gate.minimum_gain_over_popularity + 1e-9}
     )
-    no_worse = tfma.MetricThreshold(
-        change_threshold=tfma.GenericChangeThreshold(
-            direction=tfma.MetricDirection.HIGHER_IS_BETTER,
-            absolute={"value": -gate.tolerance_to_blessed},
-        )
+    no_worse = tfma.GenericChangeThreshold(
+        direction=tfma.MetricDirection.HIGHER_IS_BETTER,
+        absolute={"value": -gate.tolerance_to_blessed},
     )
-    thresholds = {name: None for name in REPORTED}
+    thresholds: dict[str, list] = {name: [] for name in REPORTED}
     for name in GATED_METRICS:
-        thresholds[name] = no_worse
-        thresholds[f"{name}_{features.POPULARITY_GAIN}"] = floor
+        thresholds[name] = _overall(tfma.MetricThreshold(change_threshold=no_worse))
+        gain = f"{name}_{features.POPULARITY_GAIN}"
+        thresholds[gain] = _overall(tfma.MetricThreshold(value_threshold=floor))
     return tfma.EvalConfig(
         model_specs=[
             tfma.ModelSpec(
@@ -53,8 +50,15 @@ def evaluation_config(gate: GateConfig) -> "tfma.EvalConfig":
         metrics_specs=[
             tfma.MetricsSpec(
                 output_names=[name],
-                metrics=[tfma.MetricConfig(class_name="MeanPrediction", threshold=threshold)],
+                metrics=[
+                    tfma.MetricConfig(class_name="MeanPrediction", per_slice_thresholds=wanted)
+                ],
             )
-            for name, threshold in thresholds.items()
+            for name, wanted in thresholds.items()
         ],
     )
+
+
+def _overall(threshold: "tfma.MetricThreshold") -> list["tfma.PerSliceMetricThreshold"]:
+    """A threshold on all examples together: a slice of cold items is no reason to stop a push."""
+    return [tfma.PerSliceMetricThreshold(slicing_specs=[tfma.SlicingSpec()], threshold=threshold)]

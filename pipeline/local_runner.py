@@ -111,6 +111,10 @@ def _logged(output: Output, console: Console, total: int) -> Iterator[None]:
         logger.handlers, logger.propagate = [], True
     for logger, _, _ in before:
         logger.setLevel(logging.INFO)
+    # A library that the Transform executor loads raises absl's level, and the runner would go on
+    # in silence: the level stays as it is until the run is over.
+    absl_logger = loud[0]
+    absl_logger.setLevel = lambda level: None  # type: ignore[method-assign]
     # Native code writes to the error stream itself, whatever Python's logging says.
     sys.stderr.flush()
     old_stderr = os.dup(2)
@@ -121,6 +125,7 @@ def _logged(output: Output, console: Console, total: int) -> Iterator[None]:
     finally:
         os.dup2(old_stderr, 2)
         os.close(old_stderr)
+        del absl_logger.setLevel
         for logger, handlers, level in before:
             logger.handlers = handlers
             logger.setLevel(level)

@@ -104,7 +104,18 @@ def _failures(validation) -> list[str]:
     found = []
     for by_slice in validation.metric_validations_per_slice:
         for failure in by_slice.failures:
-            found.append(f"{failure.metric_key.output_name}: {failure.message.strip()}")
+            name = failure.metric_key.output_name
+            value = failure.metric_value.double_value.value
+            threshold = failure.metric_threshold
+            if threshold.HasField("change_threshold"):
+                allowed = threshold.change_threshold.absolute.value
+                found.append(
+                    f"{name}: {value:+.4f} against the latest blessed model, "
+                    f"at least {allowed:+.4f} is asked"
+                )
+            else:
+                wanted = threshold.value_threshold.lower_bound.value
+                found.append(f"{name}: {value:+.4f}, more than {wanted:+.4f} is asked")
     for missing in validation.missing_slices:
         found.append(f"no examples in a slice: {missing}")
     return found
