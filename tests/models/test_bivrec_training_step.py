@@ -198,12 +198,16 @@ def test_drawn_positions_are_as_many_as_asked_for(make_model, batch, form):
     model = make_model(form=form, positions=2)
     history, labels = batch["sequence"][:, :-1], batch["sequence"][:, 1:]
     wanted = batch["is_target"][:, 1:] & (history > 0) & (labels > 0)
-    drawn, (histories, positions) = model._runs(history, wanted)
+    drawn, histories, positions = model._runs(history, wanted)
     assert np.bincount(drawn.numpy() // 6, minlength=4).tolist() == [2, 2, 0, 2]
     if form == "causal":
+        np.testing.assert_array_equal(histories, history)
         np.testing.assert_array_equal(positions, [*drawn.numpy(), 5, 11, 17, 23])
     else:
-        assert histories.shape == (6, 6)
+        for row, position in zip(histories.numpy(), drawn.numpy(), strict=True):
+            n, t = divmod(int(position), 6)
+            assert row.tolist() == [0] * (5 - t) + history.numpy()[n, : t + 1].tolist()
+        assert positions is None
 
 
 def test_the_objective_of_validation_is_free_of_noise(make_model, batch):
