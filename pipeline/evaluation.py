@@ -1,6 +1,7 @@
 """What the Evaluator measures, in which slices, and what a model must reach."""
 
 import tensorflow_model_analysis as tfma
+from tensorflow_model_analysis.proto import config_pb2
 from tfx import v1 as tfx  # noqa: F401 - TFMA's protos must be loaded by TFX first
 
 from bivrec_tf import features
@@ -59,6 +60,8 @@ def evaluation_config(gate: GateConfig) -> "tfma.EvalConfig":
     )
 
 
-def _overall(threshold: "tfma.MetricThreshold") -> list["tfma.PerSliceMetricThreshold"]:
+def _overall(threshold: "tfma.MetricThreshold") -> list[config_pb2.PerSliceMetricThreshold]:
     """A threshold on all examples together: a slice of cold items is no reason to stop a push."""
-    return [tfma.PerSliceMetricThreshold(slicing_specs=[tfma.SlicingSpec()], threshold=threshold)]
+    return [
+        config_pb2.PerSliceMetricThreshold(slicing_specs=[tfma.SlicingSpec()], threshold=threshold)
+    ]

@@ -14,7 +14,7 @@ POPULARITY_NDCG_AT_10 = 0.0215
 
 def outputs_by_kind(notebook):
     return [
-        [sorted(output.get("data", {})) for output in cell.get("outputs", [])]
+        [sorted(o.get("data", {})) for o in cell.outputs if o.get("name") != "stderr"]
         for cell in notebook.cells
         if cell.cell_type == "code"
     ]

@@ -18,6 +18,9 @@ def main() -> None:
         for cell in notebook.cells:
             # When and where it ran says nothing, and would change the file at every run.
             cell.metadata.pop("execution", None)
+            # Start-up messages of native code; an error would have stopped the run.
+            if cell.cell_type == "code":
+                cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
         notebook.metadata.pop("widgets", None)
         nbformat.write(notebook, path)
 
