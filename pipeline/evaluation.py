@@ -62,6 +62,5 @@ def evaluation_config(gate: GateConfig) -> "tfma.EvalConfig":
 
 def _overall(threshold: "tfma.MetricThreshold") -> list[config_pb2.PerSliceMetricThreshold]:
     """A threshold on all examples together: a slice of cold items is no reason to stop a push."""
-    return [
-        config_pb2.PerSliceMetricThreshold(slicing_specs=[tfma.SlicingSpec()], threshold=threshold)
-    ]
+    everything = tfma.SlicingSpec()
+    return [config_pb2.PerSliceMetricThreshold(slicing_specs=[everything], threshold=threshold)]

@@ -8,6 +8,12 @@ import pytest
 import tf_keras
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    """First values are drawn alike in every run."""
+    tf_keras.utils.set_random_seed(0)
+
+
 @pytest.fixture(scope="session")
 def naive():
     """The module of the equations in loops, `naive_layers.py`."""
