@@ -1,5 +1,6 @@
 """Runs the pipeline on this machine, shows progress, and reads back what came of it."""
 
+import hashlib
 import logging
 import os
 import re
@@ -56,9 +57,24 @@ class Output:
         return self.directory / "metadata.sqlite"
 
     @property
+    def code(self) -> Path:
+        """Digest of the code that made the artifacts."""
+        return self.directory / "code_fingerprint"
+
+    @property
     def log(self) -> Path:
         """Everything that the components logged."""
         return self.directory / "run.log"
+
+
+def code_fingerprint() -> str:
+    """Returns a digest of the code that components run: the cache knows nothing of it."""
+    digest = hashlib.sha256()
+    root = Path(__file__).resolve().parents[1]
+    for package in ("bivrec_tf", "components", "pipeline", "serving"):
+        for path in sorted((root / package).rglob("*.py")):
+            digest.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 class _ComponentProgress(logging.Handler):
@@ -135,7 +151,8 @@ def _logged(output: Output, console: Console, total: int) -> Iterator[None]:
 def run_locally(config: PipelineConfig, directory: Path, console: Console) -> RunResult:
     """Runs the whole pipeline under `LocalDagRunner`.
 
-    Components whose inputs, configuration and code did not change are not run again.
+    Components whose inputs and configuration did not change are not run again, as long as the
+    code did not change either and the pushed model is still there.
 
     Args:
       config: The pipeline's configuration.
@@ -154,18 +171,21 @@ def run_locally(config: PipelineConfig, directory: Path, console: Console) -> Ru
     _claim(output, config)
     paths = output.paths(config)
     # A push is a side effect outside the metadata store: when the pushed versions were removed,
-    # the cache must not claim that they are still there.
+    # the cache must not claim that they are still there. And what other code made may differ.
     has_pushed = any(Path(paths.push).glob("[0-9]*/saved_model.pb"))
+    code = code_fingerprint()
+    is_same_code = output.code.exists() and output.code.read_text() == code
     pipeline = create_pipeline(
         config,
         paths,
-        enable_cache=has_pushed or not output.metadata.exists(),
+        enable_cache=has_pushed and is_same_code,
         metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(
             str(output.metadata)
         ),
     )
     with _logged(output, console, len(pipeline.components)), user_errors():
         tfx.orchestration.LocalDagRunner().run(pipeline)
+    output.code.write_text(code)
     return read_result(output.metadata)
 
 
