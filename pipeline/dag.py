@@ -73,11 +73,15 @@ def create_components(config: PipelineConfig, paths: PipelinePaths) -> list:
         items=items.outputs["examples"],
         config=config.sequences.model_dump_json(),
     )
-    content_encoder = ContentEncoder(
-        items=items.outputs["examples"],
-        config=ContentConfig(modalities=config.modalities).model_dump_json(),
-        cache_dir=paths.content_cache,
-    )
+    item_features = None
+    if config.modalities:
+        content_encoder = ContentEncoder(
+            items=items.outputs["examples"],
+            config=ContentConfig(modalities=config.modalities).model_dump_json(),
+            cache_dir=paths.content_cache,
+        )
+        nodes.append(content_encoder)
+        item_features = content_encoder.outputs["item_features"]
     held_out = [features.VALIDATION_SPLIT, features.TEST_SPLIT]
     sequence_statistics = tfx.components.StatisticsGen(
         examples=sequence_builder.outputs["sequences"], exclude_splits=held_out
@@ -101,7 +105,7 @@ def create_components(config: PipelineConfig, paths: PipelinePaths) -> list:
         transformed_examples=transform.outputs["transformed_examples"],
         transform_graph=transform.outputs["transform_graph"],
         sequences=sequence_builder.outputs["sequences"],
-        item_features=content_encoder.outputs["item_features"],
+        item_features=item_features,
         run_fn="pipeline.trainer.run_fn",
         custom_config={
             trainer.MODEL: config.model.model_dump(mode="json"),
@@ -138,7 +142,6 @@ def create_components(config: PipelineConfig, paths: PipelinePaths) -> list:
     return [
         *nodes,
         sequence_builder,
-        content_encoder,
         sequence_statistics,
         sequence_schema,
         transform,

@@ -141,7 +141,10 @@ def run_fn(fn_args: FnArgs) -> None:
     transform = tft.TFTransformOutput(fn_args.transform_output)
     trained = [item.decode() for item in transform.vocabulary_by_name(VOCABULARY)]
     counts = data.count_targets(windows, len(trained)).numpy()[1:]
-    items = read_item_features(_files(custom[ITEM_FEATURE_FILES], "item features"))
+    # Without content nothing is known of an item that training never saw: the catalogue is then
+    # the vocabulary alone.
+    patterns = custom[ITEM_FEATURE_FILES]
+    items = read_item_features(_files(patterns, "item features")) if patterns else ()
     catalogue = ItemCatalogue.build(trained, counts, items)
 
     model = BiVRec(

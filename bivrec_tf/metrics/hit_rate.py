@@ -16,4 +16,5 @@ class HitRate(RankingMetric):
     prefix = "hit_rate"
 
     def per_example(self, ranks):
-        return tf.reduce_max(is_hit(ranks, self.k), axis=1)
+        # At least 0: an example without any target column has no hit, not minus infinity.
+        return tf.maximum(tf.reduce_max(is_hit(ranks, self.k), axis=1), 0.0)

@@ -17,4 +17,5 @@ class ReciprocalRank(RankingMetric):
 
     def per_example(self, ranks):
         reciprocal = tf.math.divide_no_nan(is_hit(ranks, self.k), tf.cast(ranks, tf.float32))
-        return tf.reduce_max(reciprocal, axis=1)
+        # At least 0: an example without any target column has no hit, not minus infinity.
+        return tf.maximum(tf.reduce_max(reciprocal, axis=1), 0.0)

@@ -19,7 +19,9 @@ class SequenceTrainerSpec(types.ComponentSpec):
     INPUTS = {
         **standard_component_specs.TrainerSpec.INPUTS,
         executor.SEQUENCES_KEY: ChannelParameter(type=standard_artifacts.Examples),
-        executor.ITEM_FEATURES_KEY: ChannelParameter(type=standard_artifacts.Examples),
+        executor.ITEM_FEATURES_KEY: ChannelParameter(
+            type=standard_artifacts.Examples, optional=True
+        ),
     }
     OUTPUTS = standard_component_specs.TrainerSpec.OUTPUTS
     TYPE_ANNOTATION = standard_component_specs.TrainerSpec.TYPE_ANNOTATION
@@ -41,7 +43,7 @@ class SequenceTrainer(base_component.BaseComponent):
         transformed_examples: types.BaseChannel,
         transform_graph: types.BaseChannel,
         sequences: types.BaseChannel,
-        item_features: types.BaseChannel,
+        item_features: types.BaseChannel | None,
         run_fn: str,
         custom_config: dict[str, Any],
     ):
@@ -51,7 +53,7 @@ class SequenceTrainer(base_component.BaseComponent):
             transformed_examples: the transformed training split.
             transform_graph: Transform's graph and vocabulary.
             sequences: sequence examples of all splits, not transformed.
-            item_features: item features.
+            item_features: item features; none to train the id view alone.
             run_fn: import path of the training function, which gets TFX's `FnArgs`.
             custom_config: JSON-serialisable configuration for `run_fn`.
         """

@@ -16,7 +16,7 @@ ITEM_FEATURES_KEY = "item_features"
 VALIDATION_FILES = "validation_files"
 """Key of `FnArgs.custom_config`: pattern of the validation sequences' files."""
 ITEM_FEATURE_FILES = "item_feature_files"
-"""Key of `FnArgs.custom_config`: patterns of the item features' files."""
+"""Key of `FnArgs.custom_config`: patterns of the item features' files; empty without content."""
 TRAIN_SPLIT = features.TRAIN_SPLIT
 
 
@@ -36,6 +36,6 @@ class Executor(trainer_executor.GenericExecutor):
         fn_args.custom_config = {
             **(fn_args.custom_config or {}),
             VALIDATION_FILES: io_utils.all_files_pattern(validation),
-            ITEM_FEATURE_FILES: file_patterns(input_dict[ITEM_FEATURES_KEY]),
+            ITEM_FEATURE_FILES: file_patterns(input_dict.get(ITEM_FEATURES_KEY) or []),
         }
         return fn_args
