@@ -37,8 +37,8 @@ def test_every_row_is_accounted_for(shop, result):
     items = result.counts["ItemGen"]
     assert sequences["dropped_duplicate"] == shop.duplicate_rows
     dropped = sum(count for name, count in sequences.items() if name.startswith("dropped_"))
-    assert sequences["read"] == sequences["kept_interactions"] + dropped
-    assert items["dropped_duplicate"] == 1
+    assert sequences["read"] == sequences["interactions"] + dropped
+    assert items["dropped_identical_duplicate"] == 1
     assert content["text_missing"] == shop.missing_texts
 
 
