@@ -22,10 +22,12 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
-    packages=find_namespace_packages(
-        include=["bivrec_tf*", "components*", "pipeline*", "serving*", "kubeflow*"]
-    ),
-    package_data={"pipeline": ["schema/*.pbtxt"], "kubeflow": ["Dockerfile"]},
+    packages=[
+        *find_namespace_packages(include=["bivrec_tf*", "components*", "pipeline*", "serving*"]),
+        "bivrec_kubeflow",
+    ],
+    # Installed under a name of its own: `kubeflow` belongs to the SDK.
+    package_dir={"bivrec_kubeflow": "kubeflow"},
     install_requires=[
         "tensorflow>=2.21,<2.22",
         "tf-keras>=2.21,<2.22",

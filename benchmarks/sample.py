@@ -33,7 +33,7 @@ def main(config_path: str, output: Path, seeds: tuple[int, ...]) -> None:
     """Run the pipeline once for every seed and print test metrics."""
     from pipeline.local_runner import run_locally
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     config = load_config(config_path)
     rows = []
     for seed in seeds:

@@ -33,5 +33,6 @@ def describe_validation_error(owner: str, error: ValidationError) -> str:
     lines = []
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"]) or "(whole)"
-        lines.append(f"{owner}, key '{key}': {problem['msg']} (got {problem['input']!r:.120})")
+        where = f"{owner}, key '{key}'" if owner else f"key '{key}'"
+        lines.append(f"{where}: {problem['msg']} (got {problem['input']!r:.120})")
     return "\n".join(lines)

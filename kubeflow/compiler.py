@@ -19,6 +19,7 @@ def cluster_paths(config: PipelineConfig) -> PipelinePaths:
         root=root,
         content_cache=f"{root}/content_cache",
         tensorboard=f"{root}/tensorboard",
+        checkpoints=f"{root}/checkpoints",
         push=push,
     )
 
@@ -27,9 +28,10 @@ def cluster_config(config: PipelineConfig) -> PipelineConfig:
     """Points the tables at `kubeflow.data_root`; URIs stay as they are.
 
     Raises:
-      ConfigError: A table is on this machine, where no component of the cluster sees it.
+      ConfigError: A table is on this machine, where no component of the cluster sees it, or two
+        tables have one name.
     """
-    update = {}
+    update, local = {}, {}
     for name, source in (("interactions", config.interactions), ("items", config.items)):
         path = source.path
         if "://" not in path:
@@ -37,6 +39,11 @@ def cluster_config(config: PipelineConfig) -> PipelineConfig:
                 raise ConfigError(
                     f"{name}.path is {path}, a file of this machine, which the cluster cannot "
                     "read: copy the tables to a bucket and name it in kubeflow.data_root"
+                )
+            if local.setdefault(Path(path).name, path) != path:
+                raise ConfigError(
+                    f"{local[Path(path).name]} and {path} would be one file of "
+                    "kubeflow.data_root: rename one, or give URIs"
                 )
             path = f"{config.kubeflow.data_root.rstrip('/')}/{Path(path).name}"
         update[name] = source.model_copy(update={"path": path})
@@ -113,5 +120,3 @@ def _add_resources(spec: dict, resources: dict[str, ResourcesConfig]) -> None:
                 "resourceType": wanted.gpu_type,
                 "resourceCount": str(wanted.gpu),
             }
-
-

@@ -92,7 +92,7 @@ def run(config_path: str, output: Path) -> None:
 
     from pipeline.config import load_config
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     config = load_config(config_path)
     console.print(f"Pipeline {config.name}; log: {output / 'run.log'}")
 
@@ -208,7 +208,7 @@ def recommend(
     from pipeline.show import show_recommendations
 
     heading = "Recommendations" if user is None else f"Recommendations for user {user}"
-    show_recommendations(Console(highlight=False), heading, items, answer, titles)
+    show_recommendations(Console(highlight=False, markup=False), heading, items, answer, titles)
 
 
 @main.group()
@@ -262,7 +262,10 @@ def _load_kubeflow(name: str):
     The folder has no `__init__.py`, so that it does not hide the `kubeflow` SDK where that is
     installed; by the same token the SDK would hide the folder from an import.
     """
-    path = Path(__file__).resolve().parents[1] / "kubeflow" / f"{name}.py"
+    root = Path(__file__).resolve().parents[1]
+    # In a checkout, and where the package is installed.
+    candidates = [root / folder / f"{name}.py" for folder in ("kubeflow", "bivrec_kubeflow")]
+    path = next(path for path in candidates if path.exists())
     spec = importlib.util.spec_from_file_location(f"bivrec_kubeflow_{name}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -9,7 +9,12 @@ from pydantic import Field, ValidationError, model_validator
 from bivrec_tf.config import ModelConfig, StrictModel, TrainingConfig
 from bivrec_tf.errors import ConfigError
 from components.configuration import describe_validation_error
-from components.content_encoder.content_config import Modality, PrecomputedModality, TextModality
+from components.content_encoder.content_config import (
+    ContentConfig,
+    Modality,
+    PrecomputedModality,
+    TextModality,
+)
 from components.sequence_builder.sequence_config import SequenceConfig
 
 
@@ -131,6 +136,9 @@ class PipelineConfig(StrictModel):
                 "model.views asks for the multimodal view ('mm') but `modalities` is empty: add a "
                 "modality, or set `model: {views: [id]}`"
             )
+        if self.modalities:
+            # Its own checks: names that would be written twice.
+            ContentConfig(modalities=self.modalities)
         return self
 
     @property
@@ -166,6 +174,8 @@ def load_config(path: str | Path) -> PipelineConfig:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text: {error.reason}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(values, dict):
@@ -174,8 +184,13 @@ def load_config(path: str | Path) -> PipelineConfig:
         config = PipelineConfig.model_validate(values)
     except ValidationError as error:
         raise ConfigError(f"{path}:\n{describe_validation_error('', error)}") from error
+    serving = config.serving
+    if serving.push_directory is not None:
+        place = _resolve(serving.push_directory, path.parent)
+        serving = serving.model_copy(update={"push_directory": place})
     return config.model_copy(
-        update={
+        update={"serving": serving}
+        | {
             name: source.model_copy(update={"path": _resolve(source.path, path.parent)})
             for name, source in (("interactions", config.interactions), ("items", config.items))
         }

@@ -8,6 +8,7 @@ from tfx.orchestration.pipeline import Pipeline
 from bivrec_tf import features
 from components.content_encoder.component import ContentEncoder
 from components.content_encoder.content_config import ContentConfig
+from components.idempotent_pusher.component import IdempotentPusher
 from components.sequence_builder.component import SequenceBuilder
 from components.sequence_trainer.component import SequenceTrainer
 from components.serving_validator.component import ServingValidator
@@ -25,21 +26,24 @@ class PipelinePaths:
       root: Artifacts.
       content_cache: Encoded content, kept between runs.
       tensorboard: Training logs, one folder a run.
+      checkpoints: Checkpoints of trainings under way, from which a killed one goes on.
       push: Base path of the model server.
     """
 
     root: str
     content_cache: str
     tensorboard: str
+    checkpoints: str
     push: str
 
 
-def create_components(config: PipelineConfig, paths: PipelinePaths) -> list:
+def create_components(config: PipelineConfig, paths: PipelinePaths, requested_at: str = "") -> list:
     """Creates all components, wired up.
 
     Args:
       config: The pipeline's configuration.
       paths: Where a run keeps what.
+      requested_at: See `IdempotentPusher`.
 
     Returns:
       TFX nodes.
@@ -111,6 +115,7 @@ def create_components(config: PipelineConfig, paths: PipelinePaths) -> list:
             trainer.MODEL: config.model.model_dump(mode="json"),
             trainer.TRAINING: config.training.model_dump(mode="json"),
             trainer.TENSORBOARD: paths.tensorboard,
+            trainer.CHECKPOINTS: paths.checkpoints,
             trainer.VALIDATION_REQUESTS: config.serving.validation_requests,
         },
     ).with_id("Trainer")
@@ -131,14 +136,13 @@ def create_components(config: PipelineConfig, paths: PipelinePaths) -> list:
         model_run=train.outputs["model_run"],
         tolerance=config.serving.score_tolerance,
     )
-    pusher = tfx.components.Pusher(
+    pusher = IdempotentPusher(
         model=train.outputs["model"],
         model_blessing=evaluator.outputs["blessing"],
         infra_blessing=serving_validator.outputs["blessing"],
-        push_destination=tfx.proto.PushDestination(
-            filesystem=tfx.proto.PushDestination.Filesystem(base_directory=paths.push)
-        ),
-    )
+        base_directory=paths.push,
+        requested_at=requested_at,
+    ).with_id("Pusher")
     return [
         *nodes,
         sequence_builder,
@@ -154,7 +158,11 @@ def create_components(config: PipelineConfig, paths: PipelinePaths) -> list:
 
 
 def create_pipeline(
-    config: PipelineConfig, paths: PipelinePaths, enable_cache: bool = True, **options
+    config: PipelineConfig,
+    paths: PipelinePaths,
+    enable_cache: bool = True,
+    requested_at: str = "",
+    **options,
 ) -> Pipeline:
     """Creates the pipeline.
 
@@ -162,6 +170,7 @@ def create_pipeline(
       config: The pipeline's configuration.
       paths: Where a run keeps what.
       enable_cache: Whether components whose inputs did not change are skipped.
+      requested_at: See `IdempotentPusher`.
       **options: Passed to `Pipeline`, such as a metadata store.
 
     Returns:
@@ -170,7 +179,7 @@ def create_pipeline(
     return Pipeline(
         pipeline_name=config.name,
         pipeline_root=paths.root,
-        components=create_components(config, paths),
+        components=create_components(config, paths, requested_at),
         enable_cache=enable_cache,
         beam_pipeline_args=list(config.beam_pipeline_args),
         **options,

@@ -1,6 +1,8 @@
 """Runs the pipeline on this machine, shows progress, and reads back what came of it."""
 
+import datetime
 import hashlib
+import importlib.metadata
 import logging
 import os
 import re
@@ -39,6 +41,7 @@ class Output:
             root=str(self.directory / "pipeline"),
             content_cache=str(self.directory / "content_cache"),
             tensorboard=str(self.tensorboard),
+            checkpoints=str(self.directory / "checkpoints"),
             push=push,
         )
 
@@ -68,12 +71,14 @@ class Output:
 
 
 def code_fingerprint() -> str:
-    """Returns a digest of the code that components run: the cache knows nothing of it."""
+    """Returns a digest of the code and libraries that components run: the cache knows neither."""
     digest = hashlib.sha256()
     root = Path(__file__).resolve().parents[1]
     for package in ("bivrec_tf", "components", "pipeline", "serving"):
         for path in sorted((root / package).rglob("*.py")):
             digest.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
+    for library in ("tensorflow", "tensorflow-recommenders", "tfx", "apache-beam"):
+        digest.update(f"{library} {importlib.metadata.version(library)}\n".encode())
     return digest.hexdigest()
 
 
@@ -152,7 +157,7 @@ def run_locally(config: PipelineConfig, directory: Path, console: Console) -> Ru
     """Runs the whole pipeline under `LocalDagRunner`.
 
     Components whose inputs and configuration did not change are not run again, as long as the
-    code did not change either and the pushed model is still there.
+    code and the libraries did not change either.
 
     Args:
       config: The pipeline's configuration.
@@ -167,18 +172,22 @@ def run_locally(config: PipelineConfig, directory: Path, console: Console) -> Ru
       ConfigError: The configuration cannot be run, or the folder holds another pipeline.
     """
     output = Output(directory.resolve())
-    output.directory.mkdir(parents=True, exist_ok=True)
+    try:
+        output.directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--output {directory}: cannot be created: {error.strerror}") from error
     _claim(output, config)
     paths = output.paths(config)
-    # A push is a side effect outside the metadata store: when the pushed versions were removed,
-    # the cache must not claim that they are still there. And what other code made may differ.
-    has_pushed = any(Path(paths.push).glob("[0-9]*/saved_model.pb"))
     code = code_fingerprint()
     is_same_code = output.code.exists() and output.code.read_text() == code
+    # Until this run is over the folder holds artifacts of both: a run that breaks off must not
+    # leave the old mark, or the old code would be given what the new one made.
+    output.code.unlink(missing_ok=True)
     pipeline = create_pipeline(
         config,
         paths,
-        enable_cache=has_pushed and is_same_code,
+        enable_cache=is_same_code,
+        requested_at=datetime.datetime.now(datetime.UTC).isoformat(),
         metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(
             str(output.metadata)
         ),

@@ -1,6 +1,6 @@
 """The user's tables, read for people: a user's history, and what items are called."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from bivrec_tf import features
@@ -36,10 +36,8 @@ def read_histories(source: TableSource, user_ids: Collection[str]) -> dict[str, 
     names = (features.USER_ID, features.ITEM_ID, features.TIMESTAMP)
     found: dict[str, list[tuple[int, int, str]]] = {user: [] for user in user_ids}
     for number, (user, item, time) in _rows(source, names):
-        user = cells.identifier(user).decode()
         if user in found:
-            event = (cells.timestamp(time), number, cells.identifier(item).decode())
-            found[user].append(event)
+            found[user].append((time, number, item))
     unknown = [user for user, events in found.items() if not events]
     if unknown:
         raise DataError(f"{source.path}: no interactions of user {', '.join(map(repr, unknown))}")
@@ -48,6 +46,20 @@ def read_histories(source: TableSource, user_ids: Collection[str]) -> dict[str, 
         user: list(dict.fromkeys(item for _, _, item in sorted(events)))
         for user, events in found.items()
     }
+
+
+def first_users(source: TableSource, count: int) -> list[str]:
+    """Returns the users that a table names first.
+
+    Raises:
+      DataError: The table cannot be read.
+    """
+    found: dict[str, None] = {}
+    for _, (user,) in _rows(source, (features.USER_ID,)):
+        found[user] = None
+        if len(found) == count:
+            break
+    return list(found)
 
 
 def read_titles(source: ItemSource) -> dict[str, str]:
@@ -60,14 +72,36 @@ def read_titles(source: ItemSource) -> dict[str, str]:
         return {}
     titles = {}
     for _, (item, title) in _rows(source, (features.ITEM_ID, source.title)):
-        text = b" ".join(cells.texts(title)).decode()
-        if text:
-            titles[cells.identifier(item).decode()] = text
+        if title:
+            titles[item] = title
     return titles
 
 
-def _rows(source: TableSource, names: Sequence[str]) -> Iterator[tuple[int, Sequence[Any]]]:
+def _identifier(cell: Any) -> str:
+    return cells.identifier(cell).decode()
+
+
+def _text(cell: Any) -> str:
+    return b" ".join(cells.texts(cell)).decode()
+
+
+_PARSERS: dict[str, Callable[[Any], Any]] = {
+    features.USER_ID: _identifier,
+    features.ITEM_ID: _identifier,
+    features.TIMESTAMP: cells.timestamp,
+}
+
+
+def _rows(source: TableSource, names: Sequence[str]) -> Iterator[tuple[int, list[Any]]]:
+    """Position and parsed cells of every row; other columns than ids and times are text."""
     columns = [source.columns.get(name, name) for name in names]
+    parsers = [_PARSERS.get(name, _text) for name in names]
     for part in plan_slices(source.path, columns):
         for row in read_slice(part, columns):
-            yield row.number, row.cells
+            values = []
+            for column, parse, cell in zip(columns, parsers, row.cells, strict=True):
+                try:
+                    values.append(parse(cell))
+                except cells.CellError as error:
+                    raise DataError(f"{row.place()}, column {column!r}: {error}") from error
+            yield row.number, values

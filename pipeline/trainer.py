@@ -1,8 +1,13 @@
 """The Trainer's `run_fn`: from TFX's files to `bivrec_tf.training.fit` and `bivrec_tf.export`."""
 
+import hashlib
+import json
 import os
-from collections.abc import Iterator, Sequence
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -28,6 +33,7 @@ from pipeline.preprocessing import VOCABULARY
 MODEL = "model"
 TRAINING = "training"
 TENSORBOARD = "tensorboard"
+CHECKPOINTS = "checkpoints"
 VALIDATION_REQUESTS = "validation_requests"
 
 
@@ -109,12 +115,31 @@ def _files(patterns: Sequence[str], what: str) -> list[str]:
 
 def _some_histories(examples: tf.data.Dataset, count: int) -> list[list[str]]:
     """Histories spread over the split, not its first users alone; none of them empty."""
-    histories = [
-        [item.decode() for item in parsed[features.HISTORY].numpy()[0]]
-        for parsed in map(data.parse_sequences, examples.batch(1))
-        if parsed[features.HISTORY].values.shape[0]
-    ]
-    return histories[:: max(1, len(histories) // count)][:count]
+    total = int(examples.reduce(np.int64(0), lambda number, _: number + 1))
+    histories = []
+    for serialized in examples.shard(max(1, total // count), 0).batch(1):
+        items = data.parse_sequences(serialized)[features.HISTORY].values.numpy()
+        if len(items):
+            histories.append([item.decode() for item in items])
+    return histories[:count]
+
+
+def checkpoint_directory(custom: Mapping[str, Any], transform_output: str) -> Path:
+    """Returns the local folder of a training's checkpoints.
+
+    It is the same for the same configuration on the same data, so that a killed run goes on from
+    its last epoch when the pipeline is run again. Where the configured place is a bucket, which
+    checkpoints of every epoch do not belong in, it is a new folder of this machine.
+
+    Args:
+      custom: The component's custom configuration.
+      transform_output: URI of Transform's graph, which stands for the data.
+    """
+    place = custom[CHECKPOINTS]
+    if "://" in place:
+        return Path(tempfile.mkdtemp(prefix="bivrec-checkpoints-"))
+    identity = json.dumps([custom[MODEL], custom[TRAINING], transform_output], sort_keys=True)
+    return Path(place) / hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 
 def run_fn(fn_args: FnArgs) -> None:
@@ -163,16 +188,19 @@ def run_fn(fn_args: FnArgs) -> None:
         training_config.evaluation_batch_size,
         training_config.max_evaluation_examples,
     )
+    checkpoints = checkpoint_directory(custom, fn_args.transform_output)
     result = training.fit(
         model,
         batches,
         validation_batches,
         training_config,
-        directory=Path(fn_args.model_run_dir) / "checkpoints",
+        directory=checkpoints,
         log_directory=os.path.join(custom[TENSORBOARD], os.path.basename(fn_args.model_run_dir)),
         verbose=0,
     )
     export(model, fn_args.serving_model_dir, lookup, result.metrics)
+    # What could resume this training is of no more use: the model is exported.
+    shutil.rmtree(checkpoints)
     write_offline_answers(
         os.path.join(fn_args.model_run_dir, OFFLINE_ANSWERS),
         offline_answers(model, _some_histories(validation, custom[VALIDATION_REQUESTS])),

@@ -17,6 +17,11 @@ else
   lock=requirements/lock-older-glibc.txt
 fi
 
+"$python" -c 'import ensurepip, venv' 2>/dev/null || {
+  echo "bootstrap: this Python cannot make virtual environments; on Debian and Ubuntu install python3-venv" >&2
+  exit 2
+}
+
 stamp=.venv/.installed
 state=$(cat "$lock" setup.py bivrec_tf/version.py | sha256sum)
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$state" ]; then
@@ -32,11 +37,13 @@ rm -rf .venv
 .venv/bin/uv pip install --quiet --no-deps --editable .
 
 # Importing is not enough: ml-metadata can fail to load its library and still import.
-TF_CPP_MIN_LOG_LEVEL=3 .venv/bin/python - <<'PY' 2>/dev/null || { echo "bootstrap: ml-metadata cannot open a store with this lock file" >&2; exit 1; }
+log=$(mktemp)
+TF_CPP_MIN_LOG_LEVEL=3 .venv/bin/python - <<'PY' 2>"$log" || { cat "$log" >&2; echo "bootstrap: ml-metadata cannot open a store with $lock" >&2; exit 1; }
 from ml_metadata import metadata_store
 from ml_metadata.proto import metadata_store_pb2
 config = metadata_store_pb2.ConnectionConfig()
 config.fake_database.SetInParent()
 metadata_store.MetadataStore(config).get_artifact_types()
 PY
+rm -f "$log"
 echo "$state" > "$stamp"

@@ -8,8 +8,9 @@ from rich.console import Console
 import bivrec_tf  # noqa: F401 - selects Keras 2
 from bivrec_tf.errors import BivrecError
 from pipeline.config import load_config
+from pipeline.local_runner import Output
 from pipeline.show import show_recommendations
-from pipeline.tables import read_histories, read_titles
+from pipeline.tables import first_users, read_histories, read_titles
 from serving.client import RecommenderClient
 from serving.process import ServerProcess
 
@@ -17,16 +18,17 @@ from serving.process import ServerProcess
 @click.command()
 @click.option("--config", "config_path", required=True, type=click.Path(exists=True))
 @click.option("--output", required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--user", "users", multiple=True, default=("1", "414", "606"), show_default=True)
+@click.option("--user", "users", multiple=True, help="Default: the table's first three users.")
 @click.option("--k", default=5, show_default=True)
 def main(config_path: str, output: Path, users: tuple[str, ...], k: int) -> None:
     """Serve the model that `bivrec run` pushed to OUTPUT and recommend for some users."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     try:
         config = load_config(config_path)
         titles = read_titles(config.items)
+        users = users or tuple(first_users(config.interactions, 3))
         histories = read_histories(config.interactions, users)
-        base = output / "serving" / config.serving.model_name
+        base = Output(output.resolve()).paths(config).push
         with (
             ServerProcess(base, config.serving.model_name) as server,
             RecommenderClient(server.target, config.serving.model_name, timeout=30.0) as client,

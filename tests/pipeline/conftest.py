@@ -40,6 +40,7 @@ class Shop:
     new_products: int = 2
     missing_texts: int = 3
     duplicate_rows: int = 7
+    unlisted_products: int = 1
 
     @property
     def config(self) -> Path:
@@ -101,6 +102,8 @@ def write_shop(folder: Path) -> Shop:
         for n, kind in enumerate(KINDS[: shop.new_products])
     ]
     items.append(dict(items[5]))
+    # A product that was sold and that the catalogue does not list.
+    del items[len(products) - 1]
     write_csv(folder / "products.csv", items)
     shop.config.write_text(CONFIG)
     return shop

@@ -45,6 +45,7 @@ def test_the_models_history_rules_the_windows(tmp_path):
         ({"sequences": {"protocol": "random"}}, "sequences.protocol"),
         ({"modalities": []}, "modalities` is empty"),
         ({"modalities": [{"name": "text", "kind": "sound"}]}, "modalities.0"),
+        ({"modalities": [*VALID["modalities"], VALID["modalities"][0]]}, "written twice"),
         ({"serving": {"model_name": "../up"}}, "serving.model_name"),
         ({"name": "a name"}, "name"),
     ],
@@ -57,10 +58,10 @@ def test_errors_name_the_file_and_the_key(tmp_path, changes, told):
     assert told in str(error.value)
 
 
-@pytest.mark.parametrize("text", ["- a\n- list\n", "key: [unclosed", ""])
-def test_files_that_are_no_configuration_are_refused_by_name(tmp_path, text):
+@pytest.mark.parametrize("content", [b"- a\n- list\n", b"key: [unclosed", b"", b"name: \xff"])
+def test_files_that_are_no_configuration_are_refused_by_name(tmp_path, content):
     path = tmp_path / "config.yaml"
-    path.write_text(text)
+    path.write_bytes(content)
     with pytest.raises(ConfigError, match="config.yaml"):
         load_config(path)
 

@@ -1,0 +1,1 @@
+"""The standard Pusher, which pushes a model that is already the newest version only once."""
