@@ -103,13 +103,13 @@ def run(config_path: str, output: Path) -> None:
     result = run_locally(config, output, console)
     show_metrics(console, result.metrics, ("recall_at_20", "ndcg_at_20", "mrr_at_20"))
     for failure in result.failures:
-        console.print(f"Gate not passed: {failure}")
+        console.print(f"Gate not passed: {failure}", soft_wrap=True)
     for difference in result.serving_verdict.get("differences", ()):
-        console.print(f"Served and offline answers differ: {difference}")
+        console.print(f"Served and offline answers differ: {difference}", soft_wrap=True)
     if result.pushed_to is None:
         console.print("The model was not pushed.")
         sys.exit(EXIT_NOT_PUSHED)
-    console.print(f"Pushed to {result.pushed_to}")
+    console.print(f"Pushed to {result.pushed_to}", soft_wrap=True)
 
 
 @main.command()
