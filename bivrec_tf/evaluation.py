@@ -45,10 +45,12 @@ class RankingEvaluator:
         self._model = model
         self._filter_seen = filter_seen
         self._index = model.build_index()
-        self._rank_batch = tf.function(self._ranks, reduce_retracing=True)
-        self._infer_batch = tf.function(model.call, reduce_retracing=True)
+        # Shapes are told beforehand: batches differ in both, and a trace costs many batches.
+        rows, weight = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([], tf.float32)
+        self._rank_batch = tf.function(self._ranks, input_signature=[rows, rows, weight])
+        self._infer_batch = tf.function(model.call, input_signature=[rows])
         self._rank_queries = tf.function(self._ranks_of_queries, reduce_retracing=True)
-        self._search_batch = tf.function(self._search, reduce_retracing=True)
+        self._search_batch = tf.function(self._search, input_signature=[rows, weight])
 
     def _ranks(self, history, target, id_weight):
         return self._ranks_of_queries(self._model(history), history, target, id_weight)
