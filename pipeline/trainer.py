@@ -99,11 +99,15 @@ def offline_answers(
     """
     index = model.build_index(k)
     row_of = {item_id: row for row, item_id in enumerate(model.catalogue.item_ids)}
-    for history in histories:
-        rows = tf.constant([[row_of.get(item_id, 0) for item_id in history]], tf.int32)
-        result = index.search(model(rows), excluded_rows=rows)
-        ids = [model.catalogue.item_ids[row] for row in result.rows[0].numpy()]
-        yield OfflineAnswer(list(history), ids, [float(score) for score in result.scores[0]])
+    rows = tf.ragged.constant(
+        [[row_of.get(item_id, 0) for item_id in history] for history in histories], dtype=tf.int32
+    ).to_tensor()
+    result = index.search(model(rows), excluded_rows=rows)
+    for history, best, scores in zip(
+        histories, result.rows.numpy(), result.scores.numpy(), strict=True
+    ):
+        ids = [model.catalogue.item_ids[row] for row in best]
+        yield OfflineAnswer(list(history), ids, [float(score) for score in scores])
 
 
 def _files(patterns: Sequence[str], what: str) -> list[str]:
