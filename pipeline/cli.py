@@ -8,14 +8,14 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
 from bivrec_tf import __version__
 from bivrec_tf.errors import BivrecError
+from pipeline.quiet import quiet_imports
 
 EXIT_USER_ERROR = 2
 EXIT_NOT_PUSHED = 3
@@ -33,25 +33,6 @@ def _reports_user_errors(command: Callable) -> Callable:
             sys.exit(EXIT_USER_ERROR)
 
     return wrapped
-
-
-@contextmanager
-def _quiet_imports() -> Iterator[None]:
-    """Keeps TensorFlow's start-up messages off the screen.
-
-    Native code writes some of them straight to the error stream, whatever the log level. Python's
-    own errors still come through: they are raised, and printed after the stream is back.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -96,7 +77,7 @@ def run(config_path: str, output: Path) -> None:
     config = load_config(config_path)
     console.print(f"Pipeline {config.name}; log: {output / 'run.log'}")
 
-    with _quiet_imports():
+    with quiet_imports():
         from pipeline.local_runner import run_locally
         from pipeline.show import show_metrics
 
@@ -164,7 +145,7 @@ def recommend(
         raise click.UsageError("give either --history or --user")
     if user is not None and config_path is None:
         raise click.UsageError("--user needs --config, which names the interactions")
-    with _quiet_imports():
+    with quiet_imports():
         from serving.client import RecommenderClient
 
     items = [part.strip() for part in (history or "").split(",") if part.strip()]
@@ -172,7 +153,7 @@ def recommend(
     if config_path is not None:
         from pipeline.config import load_config
 
-        with _quiet_imports():
+        with quiet_imports():
             from pipeline.tables import read_history, read_titles
 
         config = load_config(config_path)
@@ -232,7 +213,7 @@ def compile_spec(config_path: str, output: Path) -> None:
     from pipeline.config import load_config
 
     config = load_config(config_path)
-    with _quiet_imports():
+    with quiet_imports():
         compiler = _load_kubeflow("compiler")
     compiler.compile_pipeline(config, output)
     click.echo(f"Wrote {output}")

@@ -7,12 +7,15 @@ from rich.console import Console
 
 import bivrec_tf  # noqa: F401 - selects Keras 2
 from bivrec_tf.errors import BivrecError
-from pipeline.config import load_config
-from pipeline.local_runner import Output
-from pipeline.show import show_recommendations
-from pipeline.tables import first_users, read_histories, read_titles
-from serving.client import RecommenderClient
-from serving.process import ServerProcess
+from pipeline.quiet import quiet_imports
+
+with quiet_imports():
+    from pipeline.config import load_config
+    from pipeline.local_runner import Output
+    from pipeline.show import show_recommendations
+    from pipeline.tables import first_users, read_histories, read_titles
+    from serving.client import RecommenderClient
+    from serving.process import ServerProcess
 
 
 @click.command()
