@@ -60,6 +60,12 @@ _ADVICE: dict[grpc.StatusCode, tuple[type[ServingError], str]] = {
         "See whether the server runs and listens at this address; wait_until_ready() waits for "
         "one that is starting.",
     ),
+    # The client cancels nothing itself: a server that shuts down does, for a late new request.
+    grpc.StatusCode.CANCELLED: (
+        ServerUnavailable,
+        "See whether the server runs and listens at this address; wait_until_ready() waits for "
+        "one that is starting.",
+    ),
     grpc.StatusCode.RESOURCE_EXHAUSTED: (
         ServingError,
         "Send fewer histories at a time, or ask for fewer items.",
