@@ -37,6 +37,11 @@ class ServerUnavailable(ServingError, ConnectionError):
     """Nothing answers at the address."""
 
 
+_UNAVAILABLE = (
+    ServerUnavailable,
+    "See whether the server runs and listens at this address; wait_until_ready() waits for "
+    "one that is starting.",
+)
 _ADVICE: dict[grpc.StatusCode, tuple[type[ServingError], str]] = {
     grpc.StatusCode.NOT_FOUND: (
         ModelNotFound,
@@ -55,17 +60,9 @@ _ADVICE: dict[grpc.StatusCode, tuple[type[ServingError], str]] = {
         "Give the client a longer timeout, send fewer histories at a time, or see whether the "
         "server is overloaded.",
     ),
-    grpc.StatusCode.UNAVAILABLE: (
-        ServerUnavailable,
-        "See whether the server runs and listens at this address; wait_until_ready() waits for "
-        "one that is starting.",
-    ),
+    grpc.StatusCode.UNAVAILABLE: _UNAVAILABLE,
     # The client cancels nothing itself: a server that shuts down does, for a late new request.
-    grpc.StatusCode.CANCELLED: (
-        ServerUnavailable,
-        "See whether the server runs and listens at this address; wait_until_ready() waits for "
-        "one that is starting.",
-    ),
+    grpc.StatusCode.CANCELLED: _UNAVAILABLE,
     grpc.StatusCode.RESOURCE_EXHAUSTED: (
         ServingError,
         "Send fewer histories at a time, or ask for fewer items.",
