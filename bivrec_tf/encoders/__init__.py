@@ -1,4 +1,4 @@
-"""Content encoders: from an item's text (or another modality) to a vector."""
+"""Content encoders: from an item's text or image to a vector."""
 
 from bivrec_tf.encoders.base import Encoder, load_encoder
 

@@ -3,12 +3,16 @@
 import abc
 import importlib
 from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from bivrec_tf.errors import ConfigError
 
-BUILT_IN_ENCODERS = {"minilm": "bivrec_tf.encoders.minilm:MiniLMTextEncoder"}
+BUILT_IN_ENCODERS = {
+    "minilm": "bivrec_tf.encoders.minilm:MiniLMTextEncoder",
+    "efficientnet-lite0": "bivrec_tf.encoders.efficientnet_lite0:EfficientNetLite0ImageEncoder",
+}
 """Short names -> import paths."""
 
 
@@ -18,7 +22,13 @@ class Encoder(abc.ABC):
     Construction must be cheap (no weights are read): it happens where a pipeline is built. The
     weights are loaded by the first call of `encode`, in the worker. The vector of an input must
     not depend on what else is in the batch.
+
+    Attributes:
+        content: what `encode` takes: `text` (each content is a `str`) or `image` (each content is
+            the `bytes` of an image file).
     """
+
+    content: ClassVar[Literal["text", "image"]] = "text"
 
     @property
     @abc.abstractmethod
@@ -36,8 +46,23 @@ class Encoder(abc.ABC):
         """Changes whenever the vector of some input would: it names cached vectors."""
 
     @abc.abstractmethod
-    def encode(self, batch: Sequence[str]) -> np.ndarray:
-        """Returns the vectors of a batch, float32 [len(batch), dimension], in its order."""
+    def encode(self, batch: Sequence[Any]) -> np.ndarray:
+        """Returns the vectors of a batch, float32 [len(batch), dimension], in its order.
+
+        Any text has a vector. A file that cannot be read as an image gets a row of NaN, and never
+        raises: one bad file must not end a run over millions.
+
+        Args:
+            batch: `str` each for a text encoder, `bytes` each for an image encoder.
+        """
+
+    def explain(self, content: Any) -> str:
+        """Returns in a short phrase why `encode` gives a content no vector.
+
+        Args:
+            content: one for which `encode` gave a row of NaN.
+        """
+        return "the encoder gave no vector"
 
 
 def load_encoder(path: str) -> Encoder:
