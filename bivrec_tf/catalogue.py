@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -34,6 +34,9 @@ class ItemCatalogue:
       item_ids: `num_items + 1` ids, "" first.
       num_trained: Items with an id row: rows `1 .. num_trained`.
       counts: int64 `[num_items + 1]`, training interactions of every item.
+      listed: bool `[num_items + 1]`, whether the item table holds the item.
+      retired: bool `[num_items + 1]`, items that the table held once and holds no more: they are
+        understood in histories and never recommended.
       modalities: Feature dimension of every modality.
       content: float32 `[num_items + 1, dimension]` of every modality; 0 where missing.
       presence: bool `[num_items + 1]` of every modality.
@@ -42,6 +45,8 @@ class ItemCatalogue:
     item_ids: tuple[str, ...]
     num_trained: int
     counts: np.ndarray
+    listed: np.ndarray
+    retired: np.ndarray
     modalities: Mapping[str, int] = field(default_factory=dict)
     content: Mapping[str, np.ndarray] = field(default_factory=dict)
     presence: Mapping[str, np.ndarray] = field(default_factory=dict)
@@ -63,6 +68,8 @@ class ItemCatalogue:
         trained_ids: Sequence[str],
         counts: Sequence[int] | np.ndarray,
         items: Iterable[ItemFeatures] = (),
+        modalities: Mapping[str, int] | None = None,
+        retired_ids: Collection[str] = (),
     ) -> "ItemCatalogue":
         """Builds the catalogue.
 
@@ -70,6 +77,9 @@ class ItemCatalogue:
           trained_ids: Items of the training split in order of their rows, without padding.
           counts: Training interactions of each of them.
           items: Content of any items, also of such that training never saw.
+          modalities: Feature dimensions, where they are known beforehand: a modality that no item
+            has is then kept, missing everywhere.
+          retired_ids: Items to keep that `items` holds no more.
 
         Returns:
           The catalogue; trained items that `items` lacks have all modalities missing.
@@ -83,7 +93,7 @@ class ItemCatalogue:
         if "" in trained_ids or len(set(trained_ids)) != len(trained_ids):
             raise DataError("item ids of the vocabulary must be distinct and not empty")
         by_id: dict[str, ItemFeatures] = {}
-        modalities: dict[str, int] = {}
+        modalities = dict(modalities or {})
         for item in items:
             if not item.item_id or item.item_id in by_id:
                 raise DataError(f"item features: id {item.item_id!r} is empty or stands twice")
@@ -94,7 +104,8 @@ class ItemCatalogue:
                         f"item {item.item_id!r}: modality {name!r} has {len(vector)} values, "
                         f"other items have {modalities[name]}"
                     )
-        cold = sorted(by_id.keys() - set(trained_ids))
+        gone = set(retired_ids) - by_id.keys()
+        cold = sorted((by_id.keys() | gone) - set(trained_ids))
         ids = ("", *trained_ids, *cold)
         content = {n: np.zeros([len(ids), d], np.float32) for n, d in modalities.items()}
         presence = {n: np.zeros([len(ids)], bool) for n in modalities}
@@ -104,7 +115,11 @@ class ItemCatalogue:
                 presence[name][row] = True
         all_counts = np.zeros([len(ids)], np.int64)
         all_counts[1 : len(trained_ids) + 1] = counts
-        return cls(ids, len(trained_ids), all_counts, modalities, content, presence)
+        listed = np.array([item_id in by_id for item_id in ids])
+        retired = np.array([item_id in gone for item_id in ids])
+        return cls(
+            ids, len(trained_ids), all_counts, listed, retired, modalities, content, presence
+        )
 
     def rows(self, item_ids: Iterable[str]) -> list[int]:
         """Returns the rows of ids, 0 for unknown ones."""

@@ -38,6 +38,9 @@ class ServingModule(tf.Module):
       default_k: Results of a signature that takes no k.
     """
 
+    SAVED_PARTS = ("saved_weights", "saved_catalogue", "saved_tables")
+    """Attributes from which `bivrec_tf.saved_model` reads the model back."""
+
     def __init__(
         self,
         model: BiVRec,
@@ -52,19 +55,32 @@ class ServingModule(tf.Module):
         index = model.build_index(default_k, tables)
         popularity = tf.constant(catalogue.counts, tf.float32)
         shares = tf.math.log((popularity + 0.5) / (tf.reduce_sum(popularity) + 0.5))
-        popular = MultiInterestTopK(default_k).index(shares[:, tf.newaxis], has_padding=True)
+        popular = MultiInterestTopK(default_k).index(
+            shares[:, tf.newaxis],
+            available=tf.constant(~catalogue.retired),
+            has_padding=True,
+        )
         unit_tables = {view: tf.math.l2_normalize(table, 1) for view, table in tables.items()}
         self._get_model = lambda: model
         self._get_index = lambda: index
         self._get_popular = lambda: popular
         self._default_k = default_k
         self._lookup = lookup or ItemLookup(catalogue)
-        self._item_ids = tf.Variable(tf.constant(catalogue.item_ids), trainable=False)
-        self._counts = tf.Variable(catalogue.counts, trainable=False)
+        self.saved_weights = model.named_variables()
+        self.saved_tables = {view: index.variable(view) for view in tables}
+        self.saved_catalogue = {
+            "item_ids": tf.Variable(tf.constant(catalogue.item_ids), trainable=False),
+            "counts": tf.Variable(catalogue.counts, trainable=False),
+            "listed": tf.Variable(catalogue.listed, trainable=False),
+            "retired": tf.Variable(catalogue.retired, trainable=False),
+        }
         self._unit_tables = {
             view: tf.Variable(table, trainable=False) for view, table in unit_tables.items()
         }
-        self._tracked = [*model.trainable_variables, *index.state(), *popular.state()]
+        # What has a name above has it alone: a checkpoint keeps a variable under one name.
+        named = {id(variable) for variable in self.saved_tables.values()}
+        state = [*index.state(), *popular.state()]
+        self._tracked = [variable for variable in state if id(variable) not in named]
 
     def signatures(self) -> dict[str, tf.types.experimental.GenericFunction]:
         """Returns the functions to export, by signature name."""
@@ -161,7 +177,7 @@ class ServingModule(tf.Module):
         result_rows = tf.where(one, result.rows, popular.rows)
         unknown = tf.math.count_nonzero((rows == 0) & (history != ""), axis=1, dtype=tf.int32)
         return {
-            features.ITEM_IDS: tf.gather(self._item_ids, result_rows),
+            features.ITEM_IDS: tf.gather(self.saved_catalogue["item_ids"], result_rows),
             features.SCORES: tf.where(one, result.scores, popular.scores),
             features.INTEREST: tf.where(one & (result_rows > 0), result.interest, -1),
             features.VIEW_SCORES: tf.where(two, result.view_scores, 0.0),
@@ -196,13 +212,13 @@ class ServingModule(tf.Module):
         best = tf.math.top_k(strength, k=NUM_REASONS)
         rows = tf.gather(known, best.indices, batch_dims=1)
         is_reason = (best.values > 0) & (result.rows > 0)[:, :, tf.newaxis]
-        return tf.gather(self._item_ids, tf.where(is_reason, rows, 0))
+        return tf.gather(self.saved_catalogue["item_ids"], tf.where(is_reason, rows, 0))
 
     def _interests(self, history):
         model = self._get_model()
         known = compact(self._lookup(history), model.config.max_history)
         found = model.interests(known, self._index_tables())
-        answer = {features.HISTORY_ITEMS: tf.gather(self._item_ids, known)}
+        answer = {features.HISTORY_ITEMS: tf.gather(self.saved_catalogue["item_ids"], known)}
         for view, allocation in self._allocations(found, known).items():
             answer[features.interests_name(view)] = found[view].vectors
             answer[features.allocation_name(view)] = allocation
@@ -222,7 +238,7 @@ class ServingModule(tf.Module):
             for view, interests in model.interests(rows, self._index_tables()).items()
         }
         ranks = index.ranks(queries, tf.maximum(target, 0), rows)
-        popular = popularity_ranks(self._counts, rows, tf.maximum(target, 0))
+        popular = popularity_ranks(self.saved_catalogue["counts"], rows, tf.maximum(target, 0))
         # Of an empty history the signature above would recommend what is popular.
         has_history = tf.reduce_any(rows > 0, axis=1, keepdims=True)
         ranks = tf.where(has_history, ranks, popular)
@@ -242,6 +258,7 @@ def export(
     lookup: Callable[[tf.Tensor], tf.Tensor] | None = None,
     metrics: Mapping[str, float] | None = None,
     default_k: int = DEFAULT_K,
+    encoders: Mapping[str, Mapping[str, str | None]] | None = None,
 ) -> ServingModule:
     """Writes a SavedModel that TensorFlow Serving loads as it is.
 
@@ -251,19 +268,27 @@ def export(
       lookup: Maps item ids to rows in the graph; the catalogue's own lookup without it.
       metrics: Validation metrics, for the description beside the model.
       default_k: Results of a signature that takes no k.
+      encoders: `encoder` and `fingerprint` of every modality, where they are known: what a later
+        refresh or transfer holds its own features against.
 
     Returns:
       The module that was saved.
     """
     module = ServingModule(model, lookup, default_k)
     tf.saved_model.save(module, os.fspath(directory), signatures=module.signatures())
+    catalogue, encoders = model.catalogue, encoders or {}
     description = {
         "bivrec_tf_version": __version__,
         "model": model.config.model_dump(mode="json"),
         "items": {
-            "fingerprint": model.catalogue.fingerprint,
-            "trained": model.catalogue.num_trained,
-            "cold": model.catalogue.num_items - model.catalogue.num_trained,
+            "fingerprint": catalogue.fingerprint,
+            "trained": catalogue.num_trained,
+            "cold": catalogue.num_items - catalogue.num_trained,
+            "retired": int(catalogue.retired.sum()),
+        },
+        "modalities": {
+            name: {"dimension": dimension, **encoders.get(name, {})}
+            for name, dimension in catalogue.modalities.items()
         },
         "id_weight": float(model.id_weight),
         "cold_offset": float(model.cold_offset),

@@ -17,7 +17,6 @@ from bivrec_tf.config import TrainingConfig
 from bivrec_tf.errors import BivrecError, ConfigError
 from bivrec_tf.evaluation import SELECTION_METRIC, RankingEvaluator
 from bivrec_tf.models import BiVRec
-from bivrec_tf.models.bivrec import IS_TARGET, SEQUENCE, USER
 
 logger = logging.getLogger(__name__)
 """Tells of every finished epoch in one line."""
@@ -63,15 +62,6 @@ def set_precision(config: TrainingConfig) -> None:
     """Sets the process's Keras dtype policy; call before the model is built."""
     policy = "mixed_float16" if config.mixed_precision else "float32"
     tf_keras.mixed_precision.set_global_policy(policy)
-
-
-def build_variables(model: BiVRec) -> None:
-    """Creates every variable of a model, so that a checkpoint can be restored into it."""
-    width = model.config.max_history + 1
-    rows = tf.zeros([1, width], tf.int32)
-    batch = {SEQUENCE: rows, IS_TARGET: rows > 0, USER: tf.zeros([1], tf.int64)}
-    model.compute_loss(batch, training=False)
-    model.reset_metrics()
 
 
 class _Progress(tf_keras.callbacks.Callback):
@@ -245,7 +235,7 @@ def fit(
     """
     if getattr(model, "optimizer", None) is None:
         model.compile(optimizer=make_optimizer(config))
-    build_variables(model)
+    model.build_variables()
     model.optimizer.build(model.trainable_variables)
     path = None if directory is None else Path(directory)
     if path is not None:

@@ -201,6 +201,7 @@ def test_a_description_stands_beside_the_model(model, folder):
         "fingerprint": model.catalogue.fingerprint,
         "trained": 30,
         "cold": 2,
+        "retired": 0,
     }
     assert description["validation"] == {"ndcg_at_10": 0.5}
     assert description["id_weight"] == pytest.approx(0.7)

@@ -24,7 +24,7 @@ from bivrec_tf.errors import ConfigError
 from bivrec_tf.evaluation import popularity_ranks
 from bivrec_tf.metrics import NDCG
 from bivrec_tf.models import BiVRec
-from bivrec_tf.training import TrainingError, build_variables, fit, make_optimizer
+from bivrec_tf.training import TrainingError, fit, make_optimizer
 
 ITEMS = 24
 NAMES = [f"item {row}" for row in range(1, ITEMS + 1)]
@@ -281,7 +281,7 @@ def test_a_loss_that_is_no_number_ends_the_run_with_advice():
 
 def test_weight_decay_leaves_norms_biases_and_interests_alone():
     model, _, _ = make()
-    build_variables(model)
+    model.build_variables()
     before = [variable.numpy() for variable in model.trainable_variables]
     optimizer = make_optimizer(CONFIG.model_copy(update={"weight_decay": 1.0}))
     optimizer.build(model.trainable_variables)

@@ -88,6 +88,7 @@ class BiVRec(tfrs.Model):
             )
         if MM in config.views:
             self._build_content()
+        self._retained: tuple[tf.Tensor, tf.Tensor] | None = None
         probabilities = catalogue.counts[1 : catalogue.num_trained + 1].astype(np.float32)
         self._target_probabilities = probabilities / max(probabilities.sum(), 1.0)
         # Chosen on validation at the end of training, and stored with the model.
@@ -150,7 +151,45 @@ class BiVRec(tfrs.Model):
             {name: values[1:rows] for name, values in self._presence.items()},
             training=training,
         )
-        return tf.pad(table, [[1, 0], [0, 0]])
+        table = tf.pad(table, [[1, 0], [0, 0]])
+        if self._retained is None:
+            return table
+        own_rows, vectors = self._retained
+        inside = own_rows < rows
+        return tf.tensor_scatter_nd_update(
+            table,
+            tf.boolean_mask(own_rows, inside)[:, tf.newaxis],
+            tf.cast(tf.boolean_mask(vectors, inside), table.dtype),
+        )
+
+    def retain_item_vectors(self, rows: np.ndarray, vectors: np.ndarray) -> None:
+        """Gives items whose content is gone the multimodal vectors that they had.
+
+        Args:
+          rows: int `[n]`.
+          vectors: float `[n, D]`.
+        """
+        self._retained = (
+            (tf.constant(rows, tf.int32), tf.constant(vectors, tf.float32)) if len(rows) else None
+        )
+
+    def build_variables(self) -> None:
+        """Creates every variable, so that weights can be restored into them."""
+        width = self.config.max_history + 1
+        rows = tf.zeros([1, width], tf.int32)
+        self.compute_loss(
+            {SEQUENCE: rows, IS_TARGET: rows > 0, USER: tf.zeros([1], tf.int64)}, training=False
+        )
+        self.reset_metrics()
+
+    def named_variables(self) -> dict[str, tf.Variable]:
+        """Returns all that makes the model what it is, by name: weights, statistics, calibration.
+
+        Names are the same for every model of one architecture.
+        """
+        diagnostics = {id(v) for metric in self.metrics for v in metric.variables}
+        kept = [variable for variable in self.variables if id(variable) not in diagnostics]
+        return {variable.name.removesuffix(":0"): variable for variable in kept}
 
     def view_interests(
         self, view: str, table: tf.Tensor, rows: tf.Tensor, positions=None, training=False
@@ -217,6 +256,7 @@ class BiVRec(tfrs.Model):
         return MultiInterestTopK(k=k).index(
             dict(tables or self.item_tables()),
             warm=warm,
+            available=tf.constant(~self.catalogue.retired),
             offsets=tf.where(warm, 0.0, self.cold_offset),
             id_weight=float(self.id_weight.numpy()),
             has_padding=True,

@@ -57,6 +57,7 @@ class MultiInterestTopK(TopK):
         self._identifiers: tf.Variable | None = None
         # Set by `index`; until then `_tables` is empty and every query is refused.
         self._warm: Any = None
+        self._available: Any = None
         self._offsets: Any = None
         self._id_weight: Any = None
         self._num_rows = 0
@@ -67,6 +68,7 @@ class MultiInterestTopK(TopK):
         identifiers: tf.Tensor | None = None,
         *,
         warm: tf.Tensor | None = None,
+        available: tf.Tensor | None = None,
         offsets: tf.Tensor | None = None,
         id_weight: float = 0.5,
         has_padding: bool = False,
@@ -77,6 +79,7 @@ class MultiInterestTopK(TopK):
           candidates: float `[rows, D]`, or one such table for each of the views `id` and `mm`.
           identifiers: `[rows]`, what `call` returns for a row; rows themselves without it.
           warm: bool `[rows]`, whether an item has an id row; all without it.
+          available: bool `[rows]`, whether an item may be a result; all without it.
           offsets: float `[rows]`, added to the scores.
           id_weight: The weight `a` when a query brings none.
           has_padding: Whether row 0 is padding and never a result.
@@ -106,6 +109,8 @@ class MultiInterestTopK(TopK):
         self._identifiers = None if identifiers is None else frozen(identifiers)
         warm = tf.ones([self._num_rows]) if warm is None else tf.cast(warm, tf.float32)
         self._warm = frozen(warm)
+        available = tf.ones([self._num_rows], tf.bool) if available is None else available
+        self._available = frozen(tf.cast(available, tf.bool))
         self._offsets = frozen(tf.zeros([self._num_rows]) if offsets is None else offsets)
         self._id_weight = frozen(tf.constant(id_weight, tf.float32))
         self._has_padding = has_padding
@@ -114,12 +119,22 @@ class MultiInterestTopK(TopK):
 
     def state(self) -> list[tf.Variable]:
         """Returns the variables of the index, for a module that exports it to track."""
-        named = [self._identifiers, self._warm, self._offsets, self._id_weight]
+        named = [
+            self._identifiers,
+            self._warm,
+            self._available,
+            self._offsets,
+            self._id_weight,
+        ]
         return [*self._tables.values(), *(variable for variable in named if variable is not None)]
 
     def table(self, view: str) -> tf.Tensor:
         """Returns the item vectors of a view, float32 `[rows, D]`."""
         return self._tables[view].value()
+
+    def variable(self, view: str) -> tf.Variable:
+        """Returns the variable behind `table`."""
+        return self._tables[view]
 
     @property
     def id_weight(self) -> tf.Tensor:
@@ -194,7 +209,8 @@ class MultiInterestTopK(TopK):
         def merge(start, best_scores, best_rows):
             stop = tf.minimum(start + self._block_size, self._num_rows)
             scores = self._block_scores(views, id_weight, start, stop)
-            scores = tf.where(_mask(excluded_rows, start, stop), scores.dtype.min, scores)
+            open_to = ~_mask(excluded_rows, start, stop) & self._available[start:stop]
+            scores = tf.where(open_to, scores, scores.dtype.min)
             rows = tf.broadcast_to(tf.range(start, stop), tf.shape(scores))
             # The best so far come first: top_k keeps the earlier of equals, so the lower row.
             scores = tf.concat([best_scores, scores], axis=1)
@@ -237,7 +253,8 @@ class MultiInterestTopK(TopK):
           id_weight: As for `search`.
 
         Returns:
-          int32 `[n, T]`, 1 for the best item; 0 for padding.
+          int32 `[n, T]`, 1 for the best item; 0 for padding; the dtype's maximum for items that
+          are not available.
         """
         views = self._views(queries)
         id_weight = self._weight(id_weight)
@@ -248,7 +265,7 @@ class MultiInterestTopK(TopK):
             stop = tf.minimum(start + self._block_size, self._num_rows)
             scores = self._block_scores(views, id_weight, start, stop)
             rows = tf.range(start, stop)[tf.newaxis]
-            open_to = ~_mask(excluded_rows, start, stop)
+            open_to = ~_mask(excluded_rows, start, stop) & self._available[start:stop]
 
             def better_than(target):
                 score, row = target[0][:, tf.newaxis], target[1][:, tf.newaxis]
@@ -269,7 +286,8 @@ class MultiInterestTopK(TopK):
             (tf.constant(0), tf.zeros_like(target_rows)),
             parallel_iterations=1,
         )
-        return tf.where(target_rows > 0, better + 1, 0)
+        ranks = tf.where(tf.gather(self._available, target_rows), better + 1, tf.int32.max)
+        return tf.where(target_rows > 0, ranks, 0)
 
     def _scores_of(self, views, rows, id_weight):
         """Scores of given rows, float `[n, T]`, out of the same products that `search` compares.

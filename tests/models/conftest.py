@@ -8,7 +8,6 @@ import tf_keras
 from bivrec_tf.catalogue import ItemCatalogue, ItemFeatures
 from bivrec_tf.config import LossConfig, ModelConfig
 from bivrec_tf.models import BiVRec
-from bivrec_tf.training import build_variables
 
 TRAINED = [f"t{row:02d}" for row in range(1, 13)]
 
@@ -43,7 +42,7 @@ def make_model(catalogue):
         tf_keras.utils.set_random_seed(seed)
         settings = {"dimension": 8, "num_interests": 3, "max_history": 6, "dropout": 0.0, **changes}
         model = BiVRec(ModelConfig(**settings), catalogue, loss or LossConfig(), positions)
-        build_variables(model)
+        model.build_variables()
         rng = np.random.default_rng(seed)
         for variable in model.trainable_variables:
             if "temperature" not in variable.name:

@@ -1,0 +1,175 @@
+"""Reading an exported model back: for new items without training, and for transfer."""
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from bivrec_tf.catalogue import ItemCatalogue, ItemFeatures
+from bivrec_tf.config import ModelConfig
+from bivrec_tf.errors import ConfigError, DataError
+from bivrec_tf.export import DESCRIPTION_FILE, ServingModule
+from bivrec_tf.features import VIEWS
+from bivrec_tf.models import BiVRec
+
+ID, MM = VIEWS
+_VARIABLES = os.path.join("variables", "variables")
+_VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+@dataclass(frozen=True)
+class SavedRecommender:
+    """What an exported SavedModel holds, as arrays.
+
+    Attributes:
+      directory: Where it was read from.
+      description: The JSON object beside it, see `export`.
+      config: Its architecture.
+      weights: Every variable of the model by its name.
+      item_ids: Its item order, "" first.
+      counts: int64 `[rows]`, training interactions.
+      listed: bool `[rows]`, see `ItemCatalogue`.
+      retired: bool `[rows]`, see `ItemCatalogue`.
+      tables: float32 `[rows, D]`, the index's item vectors of every view.
+    """
+
+    directory: str
+    description: Mapping[str, Any]
+    config: ModelConfig
+    weights: Mapping[str, np.ndarray]
+    item_ids: tuple[str, ...]
+    counts: np.ndarray
+    listed: np.ndarray
+    retired: np.ndarray
+    tables: Mapping[str, np.ndarray]
+
+    @property
+    def num_trained(self) -> int:
+        """Items with an id row: rows `1 .. num_trained`."""
+        return self.description["items"]["trained"]
+
+    @property
+    def modalities(self) -> dict[str, dict[str, Any]]:
+        """Name -> `dimension`, `encoder`, `fingerprint` of what the multimodal view is made of."""
+        return self.description["modalities"]
+
+
+def read_saved_model(directory: str | os.PathLike) -> SavedRecommender:
+    """Reads weights and items of an exported model; nothing in it is executed or unpickled.
+
+    Args:
+      directory: A SavedModel that `export` wrote: a version folder of the model server.
+
+    Raises:
+      ConfigError: There is no such model, or it was exported by a version that kept too little.
+    """
+    directory = os.fspath(directory)
+    description_file = os.path.join(directory, DESCRIPTION_FILE)
+    try:
+        with tf.io.gfile.GFile(description_file) as file:
+            description = json.loads(file.read())
+        reader = tf.train.load_checkpoint(os.path.join(directory, _VARIABLES))
+    except (tf.errors.OpError, ValueError) as error:
+        raise ConfigError(
+            f"{directory}: not a model exported by BiVRec-TF ({error}). Name the version folder, "
+            "which holds saved_model.pb and assets.extra."
+        ) from error
+    if "modalities" not in description:
+        raise ConfigError(
+            f"{directory}: exported by version {description.get('bivrec_tf_version')}, which kept "
+            "no weights to go on from. Train and push a model with this version first."
+        )
+    parts: dict[str, dict[str, np.ndarray]] = {}
+    for key in reader.get_variable_to_shape_map():
+        name, _, inner = key.removesuffix(_VALUE).partition("/")
+        if name in ServingModule.SAVED_PARTS and key.endswith(_VALUE):
+            # A checkpoint's keys escape slashes in the names of a dictionary.
+            inner = re.sub(r"\.(.)", lambda match: "/" if match[1] == "S" else match[1], inner)
+            parts.setdefault(name, {})[inner] = reader.get_tensor(key)
+    catalogue = parts["saved_catalogue"]
+    return SavedRecommender(
+        directory=directory,
+        description=description,
+        config=ModelConfig.model_validate(description["model"]),
+        weights=parts["saved_weights"],
+        item_ids=tuple(item.decode() for item in catalogue["item_ids"].tolist()),
+        counts=catalogue["counts"],
+        listed=catalogue["listed"],
+        retired=catalogue["retired"],
+        tables=parts["saved_tables"],
+    )
+
+
+def restore(saved: SavedRecommender, items: Iterable[ItemFeatures]) -> BiVRec:
+    """Rebuilds a trained model over an updated item table, without training.
+
+    Items that training knew keep their id rows; new ones get rows of their own from their
+    content, by the model's own projection; those that the table lists no more are retired: the
+    model understands them in histories, by the vectors that they had, and never recommends them.
+
+    Args:
+      saved: The exported model.
+      items: Content of every item of the updated table, by the same encoders.
+
+    Returns:
+      A model that scores unchanged items as the saved one does.
+
+    Raises:
+      ConfigError: The model has no multimodal view, so that content means nothing to it.
+      DataError: The features are not those that the model was trained with.
+    """
+    if MM not in saved.config.views:
+        raise ConfigError(
+            f"{saved.directory}: the model has no multimodal view and cannot know new items by "
+            "their content. Train with modalities and both views."
+        )
+    dimensions = {name: part["dimension"] for name, part in saved.modalities.items()}
+    items = list(items)
+    for item in items:
+        for name, vector in item.features.items():
+            if dimensions.get(name) != len(vector):
+                raise DataError(
+                    f"item {item.item_id!r}: feature {name!r} of {len(vector)} values; the model "
+                    f"was trained with {dimensions}. Use the modalities and encoders that it was "
+                    "trained with, or train a new model."
+                )
+    listed_now = {item.item_id for item in items}
+    was_listed = saved.listed | saved.retired
+    retired = {
+        item_id
+        for item_id, listed in zip(saved.item_ids, was_listed, strict=True)
+        if listed and item_id not in listed_now
+    }
+    catalogue = ItemCatalogue.build(
+        saved.item_ids[1 : saved.num_trained + 1],
+        saved.counts[1 : saved.num_trained + 1],
+        items,
+        dimensions,
+        retired,
+    )
+    model = BiVRec(saved.config, catalogue)
+    model.build_variables()
+    variables = model.named_variables()
+    different = [
+        name
+        for name, variable in variables.items()
+        if name not in saved.weights or saved.weights[name].shape != tuple(variable.shape)
+    ]
+    if different or len(variables) != len(saved.weights):
+        raise ConfigError(
+            f"{saved.directory}: exported by version {saved.description['bivrec_tf_version']}, "
+            f"whose weights are not those of this one (such as {different[:3]}). Refresh with that "
+            "version, or train a new model."
+        )
+    for name, variable in variables.items():
+        variable.assign(saved.weights[name])
+    row_of = {item_id: row for row, item_id in enumerate(saved.item_ids)}
+    rows = np.flatnonzero(catalogue.retired)
+    old_rows = [row_of[catalogue.item_ids[row]] for row in rows]
+    model.retain_item_vectors(rows, saved.tables[MM][old_rows])
+    return model

@@ -1,0 +1,155 @@
+"""An exported model read back: the same answers, new items, retired ones, and what is refused."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+
+from bivrec_tf.catalogue import ItemCatalogue, ItemFeatures
+from bivrec_tf.config import ModelConfig
+from bivrec_tf.errors import ConfigError, DataError
+from bivrec_tf.export import DESCRIPTION_FILE, export
+from bivrec_tf.models import BiVRec
+from bivrec_tf.saved_model import read_saved_model, restore
+
+TRAINED = [f"item {n}" for n in range(20)]
+HISTORY = ["item 3", "cold", "item 7", "item 1"]
+
+
+def features(names, seed=0):
+    """Content that depends on the item's name alone."""
+    return [
+        ItemFeatures(
+            name,
+            {
+                "text": np.random.default_rng([seed, *name.encode()]).normal(size=6),
+                "image": np.random.default_rng([seed, 1, *name.encode()]).normal(size=4),
+            },
+        )
+        for name in names
+    ]
+
+
+def make_model(views=("id", "mm")):
+    tf_keras.utils.set_random_seed(5)
+    # The last two items were in the log and never in the item table.
+    items = features([*TRAINED[:18], "cold"]) if "mm" in views else ()
+    catalogue = ItemCatalogue.build(TRAINED, range(40, 20, -1), items)
+    model = BiVRec(ModelConfig(dimension=8, max_history=6, num_interests=3, views=views), catalogue)
+    model.build_variables()
+    for variable in model.trainable_variables:
+        variable.assign_add(tf.random.normal(variable.shape) * 0.3)
+    model.id_weight.assign(0.6)
+    model.cold_offset.assign(-0.25)
+    return model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved") / "1"
+    export(make_model(), folder, encoders={"text": {"encoder": "e", "fingerprint": "f"}})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def saved(folder):
+    return read_saved_model(folder)
+
+
+def scores(model, history=HISTORY):
+    """Score of every item that can be recommended, by its id, as the exported graph scores."""
+    rows = tf.constant([model.catalogue.rows(history)])
+    result = model.build_index().search(model(rows), k=model.num_rows)
+    return {
+        model.catalogue.item_ids[row]: float(score)
+        for row, score in zip(result.rows[0].numpy(), result.scores[0].numpy(), strict=True)
+        if row
+    }
+
+
+def assert_same_scores(found, expected, names):
+    assert set(names) <= set(found)
+    for name in names:
+        assert found[name] == pytest.approx(expected[name], abs=1e-6, rel=1e-6), name
+
+
+def test_the_same_items_give_the_same_model(saved):
+    model = restore(saved, features([*TRAINED[:18], "cold"]))
+    original = make_model()
+    assert model.catalogue.item_ids == original.catalogue.item_ids
+    assert not model.catalogue.retired.any()
+    assert_same_scores(scores(model), scores(original), [*TRAINED, "cold"])
+
+
+def test_new_items_are_scored_by_their_content_and_leave_old_scores_alone(saved):
+    new = features(["a new one"])[0]
+    twin = ItemFeatures("twin of cold", features(["cold"])[0].features)
+    model = restore(saved, [*features([*TRAINED[:18], "cold"]), new, twin])
+    found = scores(model)
+    assert_same_scores(found, scores(make_model()), [*TRAINED, "cold"])
+    assert found["twin of cold"] == pytest.approx(found["cold"], abs=1e-6)
+    assert np.isfinite(found["a new one"]) and found["a new one"] != found["cold"]
+
+
+def test_retired_items_count_in_histories_and_are_never_recommended(saved):
+    gone = {"item 3", "cold"}
+    kept = [name for name in [*TRAINED[:18], "cold"] if name not in gone]
+    model = restore(saved, features(kept))
+    found = scores(model)
+    assert not gone & set(found)
+    # The items that the table never listed are no less there than before.
+    assert_same_scores(found, scores(make_model()), [*kept, *TRAINED[18:]])
+    rows = tf.constant([model.catalogue.rows(HISTORY)])
+    target = tf.constant([model.catalogue.rows(["item 3"])])
+    assert int(model.build_index().ranks(model(rows), target)[0, 0]) == tf.int32.max
+
+
+def test_a_retired_item_that_comes_back_is_recommended_again(saved, tmp_path):
+    without = restore(saved, features(TRAINED[:18]))
+    export(without, tmp_path / "2")
+    again = restore(read_saved_model(tmp_path / "2"), features([*TRAINED[:18], "cold"]))
+    assert_same_scores(scores(again), scores(make_model()), [*TRAINED, "cold"])
+
+
+def test_changed_content_changes_that_item_alone(saved):
+    changed = [*features([*TRAINED[:17], "cold"]), *features(["item 17"], seed=1)]
+    found, before = scores(restore(saved, changed)), scores(make_model())
+    assert_same_scores(found, before, [*TRAINED[:17], *TRAINED[18:], "cold"])
+    assert abs(found["item 17"] - before["item 17"]) > 1e-3
+
+
+def test_a_modality_that_vanishes_is_missing_everywhere(saved):
+    without = [ItemFeatures(i.item_id, {"text": i.features["text"]}) for i in features(["item 0"])]
+    model = restore(saved, without)
+    assert set(model.catalogue.modalities) == {"text", "image"}
+    assert not model.catalogue.presence["image"].any()
+
+
+def test_other_features_than_the_models_are_refused(saved):
+    with pytest.raises(DataError, match=r"'item 0': feature 'text' of 5 values.*train a new model"):
+        restore(saved, [ItemFeatures("item 0", {"text": np.zeros(5)})])
+    with pytest.raises(DataError, match="feature 'sound' of 3 values"):
+        restore(saved, [ItemFeatures("item 0", {"sound": np.zeros(3)})])
+
+
+def test_a_model_without_a_multimodal_view_cannot_know_new_items(tmp_path):
+    export(make_model(views=("id",)), tmp_path / "1")
+    with pytest.raises(ConfigError, match="no multimodal view"):
+        restore(read_saved_model(tmp_path / "1"), features(["item 0"]))
+
+
+def test_what_is_no_exported_model_is_named(tmp_path, folder):
+    with pytest.raises(ConfigError, match="not a model exported by BiVRec-TF"):
+        read_saved_model(tmp_path)
+    with pytest.raises(ConfigError, match="Name the version folder"):
+        read_saved_model(folder.parent)
+
+
+def test_the_description_names_encoders(folder):
+    description = json.loads((folder / DESCRIPTION_FILE).read_text())
+    assert description["modalities"] == {
+        "image": {"dimension": 4},
+        "text": {"dimension": 6, "encoder": "e", "fingerprint": "f"},
+    }
