@@ -7,7 +7,7 @@ from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
 from tfx.orchestration.pipeline import Pipeline
 
 from bivrec_tf.errors import ConfigError
-from pipeline.config import PipelineConfig, ResourcesConfig
+from pipeline.config import PipelineConfig, ResourcesConfig, with_paths
 from pipeline.dag import PipelinePaths, create_pipeline
 
 
@@ -25,28 +25,37 @@ def cluster_paths(config: PipelineConfig) -> PipelinePaths:
 
 
 def cluster_config(config: PipelineConfig) -> PipelineConfig:
-    """Points the tables at `kubeflow.data_root`; URIs stay as they are.
+    """Points tables and feature files at `kubeflow.data_root`; URIs stay as they are.
 
     Raises:
-      ConfigError: A table is on this machine, where no component of the cluster sees it, or two
-        tables have one name.
+      ConfigError: A file is on this machine, where no component of the cluster sees it, or two
+        files have one name.
     """
-    update, local = {}, {}
-    for name, source in (("interactions", config.interactions), ("items", config.items)):
-        path = source.path
-        if "://" not in path:
-            if config.kubeflow.data_root is None:
-                raise ConfigError(
-                    f"{name}.path is {path}, a file of this machine, which the cluster cannot "
-                    "read: copy the tables to a bucket and name it in kubeflow.data_root"
-                )
-            if local.setdefault(Path(path).name, path) != path:
-                raise ConfigError(
-                    f"{local[Path(path).name]} and {path} would be one file of "
-                    "kubeflow.data_root: rename one, or give URIs"
-                )
-            path = f"{config.kubeflow.data_root.rstrip('/')}/{Path(path).name}"
-        update[name] = source.model_copy(update={"path": path})
+    local: dict[str, str] = {}
+
+    def on_cluster(key: str, path: str) -> str:
+        if "://" in path:
+            return path
+        if config.kubeflow.data_root is None:
+            raise ConfigError(
+                f"{key} is {path}, a file of this machine, which the cluster cannot "
+                "read: copy the tables to a bucket and name it in kubeflow.data_root"
+            )
+        if local.setdefault(Path(path).name, path) != path:
+            raise ConfigError(
+                f"{local[Path(path).name]} and {path} would be one file of "
+                "kubeflow.data_root: rename one, or give URIs"
+            )
+        return f"{config.kubeflow.data_root.rstrip('/')}/{Path(path).name}"
+
+    tables = (("interactions", config.interactions), ("items", config.items))
+    update: dict[str, object] = {
+        name: source.model_copy(update={"path": on_cluster(f"{name}.path", source.path)})
+        for name, source in tables
+    }
+    update["modalities"] = with_paths(
+        config.modalities, lambda path: on_cluster("a file of a modality", path)
+    )
     return config.model_copy(update=update)
 
 

@@ -1,5 +1,7 @@
 """`PipelineConfig`: everything about a run that is not code, read from YAML."""
 
+import itertools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +13,7 @@ from bivrec_tf.errors import ConfigError
 from components.configuration import describe_validation_error
 from components.content_encoder.content_config import (
     ContentConfig,
+    ImageModality,
     Modality,
     PrecomputedModality,
     TextModality,
@@ -22,7 +25,7 @@ class TableSource(StrictModel):
     """Where one of the user's tables is, and what its columns are called."""
 
     path: str = Field(
-        description="A file or a glob of files: .parquet, .csv or .tfrecord. Relative paths "
+        description="A file or a glob of files: .parquet, .csv, .tsv or .tfrecord. Relative paths "
         "start at the configuration file's folder."
     )
     columns: dict[str, str] = Field(
@@ -98,6 +101,12 @@ class PipelineConfig(StrictModel):
     modalities: tuple[Modality, ...] = Field(
         default=(), description="Content of the multimodal view; none: train `views: [id]`."
     )
+    content_cache_gib: float = Field(
+        10.0,
+        ge=0,
+        description="Limit of the cache of encoded content, in GiB: after a run, what was not used "
+        "for the longest time is removed. What the run itself used always stays.",
+    )
     sequences: SequenceConfig = SequenceConfig()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
@@ -153,7 +162,23 @@ class PipelineConfig(StrictModel):
     @property
     def embedding_columns(self) -> list[str]:
         """Item columns that are read as vectors."""
-        return [m.column for m in self.modalities if isinstance(m, PrecomputedModality)]
+        columns = [m.column for m in self.modalities if isinstance(m, PrecomputedModality)]
+        return list(dict.fromkeys(column for column in columns if column is not None))
+
+    @property
+    def image_columns(self) -> list[str]:
+        """Item columns that are read as pictures."""
+        columns = [m.column for m in self.modalities if isinstance(m, ImageModality)]
+        return list(dict.fromkeys(columns))
+
+    @property
+    def content(self) -> ContentConfig:
+        """Configuration of the component that encodes the items' content."""
+        return ContentConfig(
+            modalities=self.modalities,
+            picture_folder=_folder_of(self.items.path) if self.image_columns else "",
+            cache_gib=self.content_cache_gib,
+        )
 
 
 def load_config(path: str | Path) -> PipelineConfig:
@@ -163,7 +188,8 @@ def load_config(path: str | Path) -> PipelineConfig:
       path: A YAML file.
 
     Returns:
-      The configuration; relative table paths are resolved from the file's folder.
+      The configuration; relative paths of tables and feature files are resolved from the file's
+      folder.
 
     Raises:
       ConfigError: The file cannot be read, is no YAML mapping, or a key is wrong; the message
@@ -189,12 +215,41 @@ def load_config(path: str | Path) -> PipelineConfig:
         place = _resolve(serving.push_directory, path.parent)
         serving = serving.model_copy(update={"push_directory": place})
     return config.model_copy(
-        update={"serving": serving}
+        update={
+            "serving": serving,
+            "modalities": with_paths(config.modalities, lambda file: _resolve(file, path.parent)),
+        }
         | {
             name: source.model_copy(update={"path": _resolve(source.path, path.parent)})
             for name, source in (("interactions", config.interactions), ("items", config.items))
         }
     )
+
+
+def with_paths(
+    modalities: Sequence[Modality], change: Callable[[str], str]
+) -> tuple[Modality, ...]:
+    """Returns modalities whose files are somewhere else.
+
+    Args:
+      modalities: Of a configuration.
+      change: Path of a feature file, or of its ids -> the new one.
+    """
+    changed: list[Modality] = []
+    for modality in modalities:
+        if isinstance(modality, PrecomputedModality):
+            files = {"file": modality.file, "ids": modality.ids}
+            new = {name: change(file) for name, file in files.items() if file is not None}
+            modality = modality.model_copy(update=new)
+        changed.append(modality)
+    return tuple(changed)
+
+
+def _folder_of(table: str) -> str:
+    """The folder of a table; of a glob pattern, that above its first wildcard."""
+    parts = table.split("/")[:-1]
+    fixed = itertools.takewhile(lambda part: not set(part) & set("*?["), parts)
+    return "/".join(fixed) or ("/" if table.startswith("/") else ".")
 
 
 def _resolve(table: str, folder: Path) -> str:

@@ -7,7 +7,7 @@ from tfx.orchestration.pipeline import Pipeline
 
 from bivrec_tf import features
 from components.content_encoder.component import ContentEncoder
-from components.content_encoder.content_config import ContentConfig
+from components.content_encoder.external_files import fingerprint
 from components.idempotent_pusher.component import IdempotentPusher
 from components.sequence_builder.component import SequenceBuilder
 from components.sequence_trainer.component import SequenceTrainer
@@ -57,6 +57,7 @@ def create_components(config: PipelineConfig, paths: PipelinePaths, requested_at
         config.items.columns,
         text_columns=config.text_columns,
         embedding_columns=config.embedding_columns,
+        image_columns=config.image_columns,
         id="ItemGen",
     )
     nodes = [interactions, items]
@@ -81,8 +82,9 @@ def create_components(config: PipelineConfig, paths: PipelinePaths, requested_at
     if config.modalities:
         content_encoder = ContentEncoder(
             items=items.outputs["examples"],
-            config=ContentConfig(modalities=config.modalities).model_dump_json(),
+            config=config.content.model_dump_json(),
             cache_dir=paths.content_cache,
+            external_files=fingerprint(config.content, config.items.path),
         )
         nodes.append(content_encoder)
         item_features = content_encoder.outputs["item_features"]

@@ -15,6 +15,7 @@ import numpy as np
 from bivrec_tf import features
 
 MAX_ID_BYTES = 512
+MAX_PATH_BYTES = 4096
 # Later than the year 5000 in seconds, and March 1973 in milliseconds: surely not seconds.
 MILLISECONDS_FROM = 10**11
 SPLIT_ALIASES = {
@@ -164,6 +165,52 @@ def _scalar_text(cell: Any) -> list[bytes]:
     if isinstance(cell, datetime.datetime | datetime.date):
         return [cell.isoformat().encode()]
     raise CellError(f"is of type {type(cell).__name__}. Expected a text or a list of texts")
+
+
+def picture(cell: Any) -> bytes | None:
+    """Returns the content of a picture file, or the UTF-8 bytes of the path to one.
+
+    Raises:
+        CellError: neither, or a path that is not taken: out of the table's folder, or on the web.
+    """
+    if is_missing(cell):
+        return None
+    if not isinstance(cell, str | bytes):
+        raise CellError(
+            f"is of type {type(cell).__name__}. Expected the path of one picture, or its bytes"
+        )
+    content = cell.strip().encode("utf-8") if isinstance(cell, str) else cell
+    path = picture_path(content)
+    if path is None:
+        if isinstance(cell, str):
+            raise CellError("is text but no path. Expected the path of a picture, or its bytes")
+        return content
+    scheme = path.partition("://")[0].lower()
+    if scheme in ("http", "https"):
+        raise CellError(
+            "is a web address. Download the pictures first, and write their paths into the table"
+        )
+    if "://" not in path and not path.startswith("/") and ".." in path.split("/"):
+        raise CellError(
+            "leads out of the table's folder. Expected a path relative to it without '..', an "
+            "absolute path, or a URI"
+        )
+    return path.encode()
+
+
+def picture_path(content: bytes) -> str | None:
+    """Returns the path that a picture's cell holds, or None if it holds the picture itself.
+
+    Formats that hold only bytes do not tell the two apart, but their content does: a path is a
+    line of UTF-8 text, and every picture format has bytes that no such line has.
+    """
+    if len(content) > MAX_PATH_BYTES:
+        return None
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    return text.strip() if text.isprintable() else None
 
 
 def embedding(cell: Any) -> np.ndarray | None:

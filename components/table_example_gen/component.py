@@ -24,18 +24,20 @@ def table_example_gen(
     columns: Mapping[str, str],
     text_columns: Sequence[str] = (),
     embedding_columns: Sequence[str] = (),
+    image_columns: Sequence[str] = (),
     id: str | None = None,  # noqa: A002 - named as `with_id` names it
 ) -> FileBasedExampleGen:
     """Returns a FileBasedExampleGen that reads a table; its output has one split, `all`.
 
     Args:
         path: the file, or a glob pattern of files of one format (`.parquet`, `.csv`,
-            `.tfrecord`, the last two also with `.gz`). Relative to the working directory.
+            `.tsv`, `.tfrecord`, the last three also with `.gz`). Relative to the working directory.
         kind: which of the two tables.
         columns: canonical name -> the user's column name, where they differ; `split` is read
             only when it is named here.
         text_columns: item columns kept as text.
         embedding_columns: item columns kept as vectors.
+        image_columns: item columns kept as pictures, or as paths of pictures.
         id: id of the node in the pipeline.
 
     Raises:
@@ -47,6 +49,7 @@ def table_example_gen(
             columns=dict(columns),
             text_columns=tuple(text_columns),
             embedding_columns=tuple(embedding_columns),
+            image_columns=tuple(image_columns),
         )
     except ValidationError as error:
         raise ConfigError(describe_validation_error("TableConfig", error)) from error

@@ -111,6 +111,8 @@ class _ReadRows(beam.DoFn):
             return _encode_text
         if name in self._config.embedding_columns:
             return _encode_embedding
+        if name in self._config.image_columns:
+            return _encode_picture
         if name == features.TIMESTAMP:
             return _encode_timestamp
         return _encode_split if name == features.SPLIT else _encode_identifier
@@ -150,6 +152,15 @@ def _encode_text(example: tf.train.Example, name: str, cell: Any) -> None:
     else:
         example_features.set_missing(example, name)
         increment(NAMESPACE, f"missing_{name}")
+
+
+def _encode_picture(example: tf.train.Example, name: str, cell: Any) -> None:
+    picture = cells.picture(cell)
+    if picture is None:
+        example_features.set_missing(example, name)
+        increment(NAMESPACE, f"missing_{name}")
+    else:
+        example_features.set_bytes(example, name, [picture])
 
 
 def _encode_embedding(example: tf.train.Example, name: str, cell: Any) -> int | None:

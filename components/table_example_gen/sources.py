@@ -4,6 +4,7 @@ import csv
 import difflib
 import gzip
 import io
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Literal
@@ -26,6 +27,8 @@ _ENDINGS: dict[str, TableFormat] = {
     ".parquet": "parquet",
     ".csv": "csv",
     ".csv.gz": "csv",
+    ".tsv": "csv",
+    ".tsv.gz": "csv",
     ".tfrecord": "tfrecord",
     ".tfrecord.gz": "tfrecord",
 }
@@ -182,8 +185,14 @@ def _read_csv(file: str, first_row: int, columns: Sequence[str]) -> Iterator[Row
     with FileSystems.open(file, compression_type=CompressionTypes.UNCOMPRESSED) as handle:
         content = gzip.GzipFile(fileobj=handle) if file.lower().endswith(".gz") else handle
         text = io.TextIOWrapper(content, encoding="utf-8-sig", newline="")
-        reader = csv.reader(text, strict=True)
+        line = 1
         try:
+            # What separates cells is told by the header, because tables with tabs are named .csv
+            # as often as .tsv.
+            first_line = text.readline()
+            lines = itertools.chain([first_line] if first_line else [], text)
+            delimiter = "\t" if "\t" in first_line and "," not in first_line else ","
+            reader = csv.reader(lines, delimiter=delimiter, strict=True)
             header = next(reader, [])
             check_columns(file, header, columns)
             places = [header.index(column) for column in columns]
@@ -200,8 +209,7 @@ def _read_csv(file: str, first_row: int, columns: Sequence[str]) -> Iterator[Row
                 line = reader.line_num + 1
         except (csv.Error, UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
             raise DataError(
-                f"{file}, row {number} (line {reader.line_num}): cannot be read as CSV in UTF-8 "
-                f"({error})."
+                f"{file}, row {number} (line {line}): cannot be read as CSV in UTF-8 ({error})."
             ) from error
 
 

@@ -25,12 +25,15 @@ class TableConfig(ComponentConfig):
             their own names as bytes; a missing cell becomes an empty feature.
         embedding_columns: item columns that hold lists of numbers of one length, kept under their
             own names as floats; a missing cell becomes an empty feature.
+        image_columns: item columns that hold a picture's bytes or the path of its file, kept under
+            their own names as bytes; a missing cell becomes an empty feature.
     """
 
     kind: Literal["interactions", "items"]
     columns: dict[str, str] = Field(default_factory=dict)
     text_columns: tuple[str, ...] = ()
     embedding_columns: tuple[str, ...] = ()
+    image_columns: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _check_columns(self) -> "TableConfig":
@@ -38,14 +41,19 @@ class TableConfig(ComponentConfig):
         unknown = sorted(set(self.columns) - set(allowed))
         if unknown:
             raise ValueError(f"columns {unknown} mean nothing in {self.kind}; known: {allowed}")
-        kept = self.text_columns + self.embedding_columns
+        kept = self.kept_columns
         if kept and self.kind != "items":
-            raise ValueError("text_columns and embedding_columns belong to the items table")
+            raise ValueError("text, embedding and image columns belong to the items table")
         reserved = {features.ITEM_ID, features.ROW}
         twice = sorted({name for name in kept if kept.count(name) > 1 or name in reserved})
         if twice:
             raise ValueError(f"columns {twice} are named twice or carry a reserved name")
         return self
+
+    @property
+    def kept_columns(self) -> tuple[str, ...]:
+        """Item columns that are kept under their own names."""
+        return self.text_columns + self.embedding_columns + self.image_columns
 
     def user_columns(self) -> dict[str, str]:
         """Returns canonical or kept name -> the user's column name, in the order of reading."""
@@ -53,6 +61,6 @@ class TableConfig(ComponentConfig):
         for name in OPTIONAL_COLUMNS[self.kind]:
             if name in self.columns:
                 columns[name] = self.columns[name]
-        for name in self.text_columns + self.embedding_columns:
+        for name in self.kept_columns:
             columns[name] = name
         return columns

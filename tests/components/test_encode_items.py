@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from bivrec_tf.encoders import load_encoder
 from bivrec_tf.errors import ConfigError, DataError
 from components.content_encoder.content_config import ContentConfig
-from components.content_encoder.encode_items import encode_items, join_texts
+from components.content_encoder.encode_items import encode_items
+from components.content_encoder.split_modalities import join_texts
 from components.content_encoder.vector_cache import VectorCache, bucket_of, content_key
 
 LETTERS = "letter_encoder:LetterEncoder"
@@ -83,9 +84,11 @@ def encode(tmp_path):
             items=[write_items(root / "table.gz", items)],
             output_directory=str(root / "out"),
             cache_directory=str(tmp_path / "user_code" / "cache"),
+            work_directory=str(root / "work"),
             config=config,
             make_pipeline=beam.Pipeline,
-        )
+        ).counts
+        assert not (root / "work").exists()
         by_item = {}
         for file in (root / "out").glob("items-*.gz"):
             for record in tf.data.TFRecordDataset(str(file), "GZIP").as_numpy_iterator():
@@ -129,6 +132,7 @@ def test_every_item_gets_features_and_missing_text_is_not_encoded(encode):
         "text_encoded": 2,
         "text_cache_hits": 0,
         "text_shared": 0,
+        "cache_removed": 0,
     }
 
 
@@ -181,7 +185,6 @@ def test_minilm_gives_what_it_gives_outside_of_beam(encode):
     [
         ([[1.0, 2.0], [1.0]], "differ in length .1 numbers for item '1', 2 numbers for item '0'."),
         ([[1.0], [float("nan")]], "item '1', column 'image_embedding': the embedding is not fin"),
-        ([[], []], "no item has an embedding"),
     ],
 )
 def test_bad_embeddings_are_refused(encode, embeddings, expected):
@@ -228,10 +231,10 @@ def test_cached_vectors_come_back_from_their_bucket(tmp_path):
     for bucket in {bucket_of(key) for key in vectors}:
         own = {key: value for key, value in vectors.items() if bucket_of(key) == bucket}
         cache.write(bucket, own)
-        read = cache.read(bucket)
+        read = cache.read(bucket, own.keys())
         assert read.keys() == own.keys()
         assert all(np.array_equal(read[key], own[key]) for key in own)
     assert content_key("print", "text 1") != content_key("other print", "text 1")
     assert not list(tmp_path.rglob("*.part"))
     # Vectors of another length under the same name are not taken for these.
-    assert VectorCache(str(tmp_path / "cache"), "letters", "print", 4).read(bucket) == {}
+    assert VectorCache(str(tmp_path / "cache"), "letters", "print", 4).read(bucket, own) == {}
