@@ -11,6 +11,7 @@ from bivrec_tf.errors import ConfigError
 
 BUILT_IN_ENCODERS = {
     "minilm": "bivrec_tf.encoders.minilm:MiniLMTextEncoder",
+    "minilm-bfloat16": "bivrec_tf.encoders.minilm:MiniLMBfloat16TextEncoder",
     "efficientnet-lite0": "bivrec_tf.encoders.efficientnet_lite0:EfficientNetLite0ImageEncoder",
 }
 """Short names -> import paths."""

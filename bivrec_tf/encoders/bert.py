@@ -1,5 +1,6 @@
 """BERT as a sentence encoder: transformer, mean pooling, L2 normalisation."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,24 @@ import tf_keras
 PAD_ID = 0
 
 
+class LayerNormalization(tf_keras.layers.LayerNormalization):
+    """Keras's layer normalisation over the last axis, in a form that survives freezing.
+
+    Call arguments:
+        inputs: float32 [..., dimension].
+
+    Returns:
+        float32 [..., dimension].
+    """
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        # TensorFlow 2.21 fuses the usual form in a frozen graph, and the fused kernel then computes
+        # with an epsilon of 0.001, whatever was asked for. This form it does not recognise.
+        centred = inputs - tf.reduce_mean(inputs, axis=-1, keepdims=True)
+        variance = tf.reduce_mean(centred * centred, axis=-1, keepdims=True)
+        return centred * tf.math.rsqrt(variance + self.epsilon) * self.gamma + self.beta
+
+
 class BertBlock(tf_keras.layers.Layer):
     """One transformer layer, normalised after each residual sum, as in the original BERT.
 
@@ -18,10 +37,12 @@ class BertBlock(tf_keras.layers.Layer):
         dimension: width of the hidden states.
         intermediate_dimension: width of the feed-forward layer.
         epsilon: of both layer normalisations.
+        product_type: `float32`, or `bfloat16` for matrix products in half the bits; sums over
+            layers and normalisations stay in float32.
         **kwargs: for the base class.
 
     Call arguments:
-        inputs: float [batch, length, dimension].
+        inputs: float32 [batch, length, dimension].
         attention_bias: float [batch, 1, 1, length], 0 where to look, very negative where not.
 
     Returns:
@@ -37,6 +58,7 @@ class BertBlock(tf_keras.layers.Layer):
         dimension: int,
         intermediate_dimension: int,
         epsilon: float,
+        product_type: str = "float32",
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -44,37 +66,70 @@ class BertBlock(tf_keras.layers.Layer):
         self.dimension = dimension
         self.intermediate_dimension = intermediate_dimension
         self.epsilon = epsilon
-        dense = tf_keras.layers.Dense
-        self.query = dense(dimension, name="query")
-        self.key = dense(dimension, name="key")
-        self.value = dense(dimension, name="value")
+        self.product_type = product_type
+        dense = functools.partial(tf_keras.layers.Dense, dtype=_policy(product_type))
+        # Query, key and value side by side: one wide product is faster than three.
+        self.projection = dense(3 * dimension, name="projection")
         self.attention_output = dense(dimension, name="attention_output")
-        self.attention_norm = tf_keras.layers.LayerNormalization(epsilon=epsilon)
+        self.attention_norm = LayerNormalization(epsilon=epsilon)
         self.intermediate = dense(intermediate_dimension, name="intermediate")
         self.output_dense = dense(dimension, name="output_dense")
-        self.output_norm = tf_keras.layers.LayerNormalization(epsilon=epsilon)
+        self.output_norm = LayerNormalization(epsilon=epsilon)
 
     def call(self, inputs: tf.Tensor, attention_bias: tf.Tensor) -> tf.Tensor:
-        query, key, value = (
-            self._split_heads(projection(inputs))
-            for projection in (self.query, self.key, self.value)
+        shape = tf.shape(inputs)
+        # All words of all sentences below each other: products of two matrices are fused with what
+        # follows them, products of higher rank are not.
+        states = tf.reshape(inputs, [-1, self.dimension])
+        attended = states + _float32(
+            self.attention_output(self._attend(states, attention_bias, shape[0], shape[1]))
         )
-        head_dimension = self.dimension // self.num_heads
-        scores = tf.matmul(query, key, transpose_b=True) * head_dimension**-0.5
-        context = tf.matmul(tf.nn.softmax(scores + attention_bias), value)
-        context = tf.reshape(tf.transpose(context, [0, 2, 1, 3]), tf.shape(inputs))
-        attended = self.attention_norm(inputs + self.attention_output(context))
+        attended = self.attention_norm(attended)
         # BERT was trained with the exact gelu, not with the approximation by tanh.
         hidden = tf.nn.gelu(self.intermediate(attended), approximate=False)
-        return self.output_norm(attended + self.output_dense(hidden))
+        outputs = self.output_norm(attended + _float32(self.output_dense(hidden)))
+        return tf.reshape(outputs, shape)
 
-    def _split_heads(self, states: tf.Tensor) -> tf.Tensor:
-        """[batch, length, dimension] -> [batch, num_heads, length, dimension / num_heads]."""
-        shape = tf.shape(states)
+    def _attend(
+        self, states: tf.Tensor, attention_bias: tf.Tensor, batch: tf.Tensor, length: tf.Tensor
+    ) -> tf.Tensor:
+        """[batch * length, dimension] -> the same, each word a mean over its sentence."""
+        head_dimension = self.dimension // self.num_heads
         heads = tf.reshape(
-            states, [shape[0], shape[1], self.num_heads, self.dimension // self.num_heads]
+            self.projection(states), [batch, length, 3, self.num_heads, head_dimension]
         )
-        return tf.transpose(heads, [0, 2, 1, 3])
+        query, key, value = tf.unstack(tf.transpose(heads, [2, 0, 3, 1, 4]))
+        # The query comes scaled, see `assign_weights`.
+        scores = tf.matmul(query, key, transpose_b=True)
+        weights = tf.nn.softmax(scores + tf.cast(attention_bias, scores.dtype))
+        context = tf.transpose(tf.matmul(weights, value), [0, 2, 1, 3])
+        return tf.reshape(context, [-1, self.dimension])
+
+    def assign_weights(self, weights: Mapping[str, np.ndarray], prefix: str) -> None:
+        """Assigns weights under the names that BERT checkpoints carry after a prefix."""
+        kernels, biases = zip(
+            *(
+                (
+                    weights[f"{prefix}.attention.self.{part}.weight"].T,
+                    weights[f"{prefix}.attention.self.{part}.bias"],
+                )
+                for part in ("query", "key", "value")
+            ),
+            strict=True,
+        )
+        # Scaling scores by 1 / sqrt(head dimension) is scaling the query, once and for all.
+        scale = (self.dimension // self.num_heads) ** -0.5
+        self.projection.set_weights(
+            [
+                np.concatenate([kernels[0] * scale, *kernels[1:]], axis=1),
+                np.concatenate([biases[0] * scale, *biases[1:]]),
+            ]
+        )
+        _assign_dense(self.attention_output, weights, f"{prefix}.attention.output.dense")
+        _assign_norm(self.attention_norm, weights, f"{prefix}.attention.output.LayerNorm")
+        _assign_dense(self.intermediate, weights, f"{prefix}.intermediate.dense")
+        _assign_dense(self.output_dense, weights, f"{prefix}.output.dense")
+        _assign_norm(self.output_norm, weights, f"{prefix}.output.LayerNorm")
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {
@@ -82,6 +137,7 @@ class BertBlock(tf_keras.layers.Layer):
             "dimension": self.dimension,
             "intermediate_dimension": self.intermediate_dimension,
             "epsilon": self.epsilon,
+            "product_type": self.product_type,
         }
 
 
@@ -96,6 +152,7 @@ class BertSentenceEncoder(tf_keras.Model):
         intermediate_dimension: width of the feed-forward layers.
         max_length: number of positions there are embeddings for.
         epsilon: of the layer normalisations.
+        product_type: `float32`, or `bfloat16` for the matrix products of the blocks.
         **kwargs: for the base class.
 
     Call arguments:
@@ -116,9 +173,11 @@ class BertSentenceEncoder(tf_keras.Model):
         intermediate_dimension: int,
         max_length: int,
         epsilon: float = 1e-12,
+        product_type: str = "float32",
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
+        self.product_type = product_type
         self.vocabulary_size = vocabulary_size
         self.num_layers = num_layers
         self.num_heads = num_heads
@@ -129,10 +188,17 @@ class BertSentenceEncoder(tf_keras.Model):
         self.word_embedding = tf_keras.layers.Embedding(vocabulary_size, dimension)
         self.position_embedding = tf_keras.layers.Embedding(max_length, dimension)
         self.segment_embedding = tf_keras.layers.Embedding(2, dimension)
-        self.embedding_norm = tf_keras.layers.LayerNormalization(epsilon=epsilon)
+        self.embedding_norm = LayerNormalization(epsilon=epsilon)
         self.blocks = [
-            BertBlock(num_heads, dimension, intermediate_dimension, epsilon, name=f"block_{n}")
-            for n in range(num_layers)
+            BertBlock(
+                num_heads,
+                dimension,
+                intermediate_dimension,
+                epsilon,
+                product_type,
+                name=f"block_{number}",
+            )
+            for number in range(num_layers)
         ]
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
@@ -168,15 +234,7 @@ class BertSentenceEncoder(tf_keras.Model):
             layer.set_weights([weights[f"embeddings.{name}.weight"]])
         _assign_norm(self.embedding_norm, weights, "embeddings.LayerNorm")
         for number, block in enumerate(self.blocks):
-            prefix = f"encoder.layer.{number}"
-            _assign_dense(block.query, weights, f"{prefix}.attention.self.query")
-            _assign_dense(block.key, weights, f"{prefix}.attention.self.key")
-            _assign_dense(block.value, weights, f"{prefix}.attention.self.value")
-            _assign_dense(block.attention_output, weights, f"{prefix}.attention.output.dense")
-            _assign_norm(block.attention_norm, weights, f"{prefix}.attention.output.LayerNorm")
-            _assign_dense(block.intermediate, weights, f"{prefix}.intermediate.dense")
-            _assign_dense(block.output_dense, weights, f"{prefix}.output.dense")
-            _assign_norm(block.output_norm, weights, f"{prefix}.output.LayerNorm")
+            block.assign_weights(weights, f"encoder.layer.{number}")
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {
@@ -187,7 +245,17 @@ class BertSentenceEncoder(tf_keras.Model):
             "intermediate_dimension": self.intermediate_dimension,
             "max_length": self.max_length,
             "epsilon": self.epsilon,
+            "product_type": self.product_type,
         }
+
+
+def _float32(states: tf.Tensor) -> tf.Tensor:
+    return tf.cast(states, tf.float32)
+
+
+def _policy(product_type: str) -> str:
+    """Weights stay in float32: they are rounded once, when the graph is frozen."""
+    return product_type if product_type == "float32" else f"mixed_{product_type}"
 
 
 def _assign_dense(
@@ -197,7 +265,5 @@ def _assign_dense(
     layer.set_weights([weights[f"{prefix}.weight"].T, weights[f"{prefix}.bias"]])
 
 
-def _assign_norm(
-    layer: tf_keras.layers.LayerNormalization, weights: Mapping[str, np.ndarray], prefix: str
-) -> None:
+def _assign_norm(layer: LayerNormalization, weights: Mapping[str, np.ndarray], prefix: str) -> None:
     layer.set_weights([weights[f"{prefix}.weight"], weights[f"{prefix}.bias"]])

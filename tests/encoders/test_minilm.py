@@ -111,6 +111,28 @@ def test_the_batch_does_not_change_a_vector(encoder, titles):
     assert np.abs(encoder.encode(titles[::-1])[::-1] - together).max() < 1e-5
 
 
+def test_half_the_bits_stay_close(encoder, titles):
+    fast = load_encoder("minilm-bfloat16")
+    texts = [*titles, " ".join(titles), "one"]
+    vectors = fast.encode(texts)
+    assert vectors.dtype == np.float32
+    cosines = np.sum(vectors * encoder.encode(texts), axis=1)
+    assert cosines.min() > 0.999
+    # Rounded they are: cached vectors of one must not pass for those of the other.
+    assert cosines.min() < 0.999999
+    assert (fast.name, fast.dimension) == ("all-minilm-l6-v2-bfloat16", 384)
+    assert fast.fingerprint != encoder.fingerprint
+
+
+def test_many_texts_of_all_lengths_keep_their_order(encoder):
+    texts = [" ".join(["dog", "cat"] * (number % 150)) for number in range(400)]
+    vectors = encoder.encode(texts)
+    np.testing.assert_allclose(vectors[:100], vectors[150:250], atol=1e-5)
+    distinct = vectors[:100:9]
+    np.testing.assert_allclose(encoder.encode(texts[:100:9]), distinct, atol=1e-5)
+    np.testing.assert_allclose(encoder.encode([texts[3]])[0], vectors[3], atol=1e-5)
+
+
 def test_nothing_gives_no_vectors(encoder):
     assert encoder.encode([]).shape == (0, 384)
 
