@@ -1,53 +1,16 @@
 """Items in, features out; nothing is encoded twice; a user's own encoder; every error."""
 
-import textwrap
-
-import apache_beam as beam
 import numpy as np
 import pytest
-import tensorflow as tf
 from pydantic import ValidationError
 
 from bivrec_tf.encoders import load_encoder
 from bivrec_tf.errors import ConfigError, DataError
 from components.content_encoder.content_config import ContentConfig
-from components.content_encoder.encode_items import encode_items
 from components.content_encoder.split_modalities import join_texts
 from components.content_encoder.vector_cache import VectorCache, bucket_of, content_key
 
-LETTERS = "letter_encoder:LetterEncoder"
-
-
-@pytest.fixture(autouse=True)
-def letter_encoder(tmp_path, monkeypatch):
-    """A user's own encoder, in the user's own module: counts of the letters a to e."""
-    folder = tmp_path / "user_code"
-    folder.mkdir()
-    (folder / "letter_encoder.py").write_text(
-        textwrap.dedent(
-            """
-            import numpy as np
-            from bivrec_tf.encoders import Encoder
-
-            class LetterEncoder(Encoder):
-                name = "letters"
-                dimension = 5
-                fingerprint = "letters-1"
-
-                def encode(self, batch):
-                    assert all(batch), "missing texts must not reach an encoder"
-                    counts = [[text.count(letter) for letter in "abcde"] for text in batch]
-                    return np.array(counts, np.float32)
-
-            class NarrowEncoder(LetterEncoder):
-                name = "narrow"
-
-                def encode(self, batch):
-                    return super().encode(batch)[:, :4]
-            """
-        )
-    )
-    monkeypatch.syspath_prepend(str(folder))
+LETTERS = "user_encoders:LetterEncoder"
 
 
 def text_config(encoder=LETTERS, **kwargs):
@@ -56,52 +19,6 @@ def text_config(encoder=LETTERS, **kwargs):
 
 
 IMAGE = {"name": "image", "kind": "precomputed", "column": "image_embedding"}
-
-
-def write_items(path, items):
-    """Writes dicts of lists; [] is a missing feature, as the table reader writes it."""
-    with tf.io.TFRecordWriter(str(path), "GZIP") as writer:
-        for item in items:
-            example = tf.train.Example()
-            for name, values in item.items():
-                feature = example.features.feature[name]
-                if values and isinstance(values[0], bytes):
-                    feature.bytes_list.value[:] = values
-                elif values:
-                    feature.float_list.value[:] = values
-            writer.write(example.SerializeToString())
-    return str(path)
-
-
-@pytest.fixture
-def encode(tmp_path):
-    """Returns a function that encodes items; returns features by item id, and the counts."""
-
-    def run(items, config):
-        root = tmp_path / str(len(list(tmp_path.iterdir())))
-        root.mkdir()
-        counts = encode_items(
-            items=[write_items(root / "table.gz", items)],
-            output_directory=str(root / "out"),
-            cache_directory=str(tmp_path / "user_code" / "cache"),
-            work_directory=str(root / "work"),
-            config=config,
-            make_pipeline=beam.Pipeline,
-        ).counts
-        assert not (root / "work").exists()
-        by_item = {}
-        for file in (root / "out").glob("items-*.gz"):
-            for record in tf.data.TFRecordDataset(str(file), "GZIP").as_numpy_iterator():
-                feature = tf.train.Example.FromString(record).features.feature
-                row = {}
-                for name, value in feature.items():
-                    row[name] = list(getattr(value, value.WhichOneof("kind")).value)
-                (item_id,) = row.pop("item_id")
-                assert item_id not in by_item
-                by_item[item_id] = row
-        return by_item, counts
-
-    return run
 
 
 def item(item_id, title=(), genres=()):
@@ -119,7 +36,7 @@ def test_texts_are_joined_as_documented():
 
 def test_every_item_gets_features_and_missing_text_is_not_encoded(encode):
     items = [item(b"1", [b"abba"], [b"cd"]), item(b"2"), item(b"3", [b"eee"])]
-    rows, counts = encode(items, text_config())
+    rows, counts, _ = encode(items, text_config())
     assert rows == {
         b"1": {"text": [2, 2, 1, 1, 0], "text_present": [1]},
         b"2": {"text": [0, 0, 0, 0, 0], "text_present": [0]},
@@ -138,26 +55,26 @@ def test_every_item_gets_features_and_missing_text_is_not_encoded(encode):
 
 def test_nothing_is_encoded_twice_across_runs(encode):
     items = [item(b"%d" % n, [b"title %d" % n]) for n in range(200)] + [item(b"x", [b"title 7"])]
-    first_rows, first = encode(items, text_config())
+    first_rows, first, _ = encode(items, text_config())
     assert (first["text_encoded"], first["text_cache_hits"], first["text_shared"]) == (200, 0, 1)
-    second_rows, second = encode(items, text_config())
+    second_rows, second, _ = encode(items, text_config())
     assert (second["text_encoded"], second["text_cache_hits"]) == (0, 201)
     assert second_rows == first_rows
     items[3] = item(b"3", [b"another title"])
-    third_rows, third = encode(items, text_config())
+    third_rows, third, _ = encode(items, text_config())
     assert (third["text_encoded"], third["text_cache_hits"]) == (1, 200)
     assert [key for key in first_rows if first_rows[key] != third_rows[key]] == [b"3"]
 
 
-def test_a_torn_shard_is_encoded_again(encode, tmp_path):
+def test_a_torn_shard_is_encoded_again(encode, cache):
     items = [item(b"1", [b"abc"])]
-    expected, _ = encode(items, text_config())
-    (shard,) = (tmp_path / "user_code" / "cache").rglob("*.npz")
+    expected = encode(items, text_config()).rows
+    (shard,) = cache.rglob("*.npz")
     shard.write_bytes(shard.read_bytes()[:100])
-    rows, counts = encode(items, text_config())
+    rows, counts, _ = encode(items, text_config())
     assert rows == expected
     assert counts["text_encoded"] == 1
-    assert encode(items, text_config())[1]["text_cache_hits"] == 1
+    assert encode(items, text_config()).counts["text_cache_hits"] == 1
 
 
 def test_embeddings_pass_through_beside_texts(encode):
@@ -166,7 +83,7 @@ def test_embeddings_pass_through_beside_texts(encode):
         {**item(b"2", [b"b"]), "image_embedding": []},
     ]
     config = ContentConfig(modalities=[*text_config().model_dump()["modalities"], IMAGE])
-    rows, counts = encode(items, config)
+    rows, counts, _ = encode(items, config)
     assert rows[b"1"]["image"] == [0.5, -1.0]
     assert rows[b"2"]["image"] == [0.0, 0.0]
     assert [rows[key]["image_present"] for key in (b"1", b"2")] == [[1], [0]]
@@ -175,7 +92,7 @@ def test_embeddings_pass_through_beside_texts(encode):
 
 
 def test_minilm_gives_what_it_gives_outside_of_beam(encode):
-    rows, _ = encode([item(b"1", [b"Tangled"], [b"Animation", b"Comedy"])], text_config("minilm"))
+    rows = encode([item(b"1", [b"Tangled"], [b"Animation", b"Comedy"])], text_config("minilm")).rows
     expected = load_encoder("minilm").encode(["Tangled. Animation, Comedy."])[0]
     np.testing.assert_allclose(rows[b"1"]["text"], expected, atol=1e-6)
 
@@ -203,9 +120,9 @@ def test_a_missing_column_is_refused(encode):
 
 def test_encoders_that_break_the_contract_are_refused(encode):
     with pytest.raises(DataError, match=r"NarrowEncoder' gave an array of shape \(1, 4\)"):
-        encode([item(b"1", [b"a"])], text_config("letter_encoder:NarrowEncoder"))
+        encode([item(b"1", [b"a"])], text_config("user_encoders:NarrowEncoder"))
     with pytest.raises(ConfigError, match="cannot be imported"):
-        encode([item(b"1", [b"a"])], text_config("letter_encoder:Nothing"))
+        encode([item(b"1", [b"a"])], text_config("user_encoders:Nothing"))
 
 
 @pytest.mark.parametrize(
