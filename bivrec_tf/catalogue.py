@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -62,6 +62,20 @@ class ItemCatalogue:
         text = json.dumps([self.num_trained, *self.item_ids])
         return hashlib.sha256(text.encode()).hexdigest()
 
+    def content_hashes(self) -> np.ndarray:
+        """Returns int64 `[num_items + 1]`: equal where content and what is missing are equal."""
+        hashes = np.zeros([len(self.item_ids)], np.int64)
+        names = sorted(self.modalities)
+        for row in range(len(hashes)):
+            digest = hashlib.blake2b(digest_size=8)
+            for name in names:
+                present = bool(self.presence[name][row])
+                digest.update(b"+" if present else b"-")
+                if present:
+                    digest.update(self.content[name][row].tobytes())
+            hashes[row] = int.from_bytes(digest.digest(), "little", signed=True)
+        return hashes
+
     @classmethod
     def build(
         cls,
@@ -120,6 +134,12 @@ class ItemCatalogue:
         return cls(
             ids, len(trained_ids), all_counts, listed, retired, modalities, content, presence
         )
+
+    def items(self) -> Iterator[ItemFeatures]:
+        """Yields the content of every listed item."""
+        for row in np.flatnonzero(self.listed):
+            names = [name for name in self.modalities if self.presence[name][row]]
+            yield ItemFeatures(self.item_ids[row], {n: self.content[n][row] for n in names})
 
     def rows(self, item_ids: Iterable[str]) -> list[int]:
         """Returns the rows of ids, 0 for unknown ones."""

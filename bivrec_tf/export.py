@@ -8,6 +8,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from bivrec_tf import features
+from bivrec_tf.content_statistics import content_statistics, to_json
 from bivrec_tf.data import ItemLookup, parse_sequences
 from bivrec_tf.evaluation import popularity_ranks, ranking_metrics
 from bivrec_tf.metrics import RankingMetric
@@ -18,6 +19,8 @@ from bivrec_tf.version import __version__
 
 DESCRIPTION_FILE = Path("assets.extra") / "bivrec.json"
 """Beside the SavedModel: version, configuration, item order fingerprint, validation metrics."""
+CONTENT_STATISTICS_FILE = Path("assets.extra") / "content_statistics.json"
+"""Beside the SavedModel: what the content of its items looks like, see `content_statistics`."""
 DEFAULT_K = 20
 NUM_REASONS = 3
 GATED_METRICS = ("recall_at_20", "ndcg_at_20")
@@ -73,6 +76,7 @@ class ServingModule(tf.Module):
             "counts": tf.Variable(catalogue.counts, trainable=False),
             "listed": tf.Variable(catalogue.listed, trainable=False),
             "retired": tf.Variable(catalogue.retired, trainable=False),
+            "content_hashes": tf.Variable(catalogue.content_hashes(), trainable=False),
         }
         self._unit_tables = {
             view: tf.Variable(table, trainable=False) for view, table in unit_tables.items()
@@ -294,8 +298,13 @@ def export(
         "cold_offset": float(model.cold_offset),
         "validation": dict(metrics or {}),
     }
-    path = os.path.join(os.fspath(directory), DESCRIPTION_FILE)
-    tf.io.gfile.makedirs(os.path.dirname(path))
-    with tf.io.gfile.GFile(path, "w") as file:
-        file.write(json.dumps(description, indent=2, sort_keys=True))
+    statistics = content_statistics(catalogue.items(), catalogue.modalities)
+    for place, text in (
+        (DESCRIPTION_FILE, json.dumps(description, indent=2, sort_keys=True)),
+        (CONTENT_STATISTICS_FILE, to_json(statistics)),
+    ):
+        path = os.path.join(os.fspath(directory), place)
+        tf.io.gfile.makedirs(os.path.dirname(path))
+        with tf.io.gfile.GFile(path, "w") as file:
+            file.write(text)
     return module

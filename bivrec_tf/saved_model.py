@@ -35,6 +35,7 @@ class SavedRecommender:
       counts: int64 `[rows]`, training interactions.
       listed: bool `[rows]`, see `ItemCatalogue`.
       retired: bool `[rows]`, see `ItemCatalogue`.
+      content_hashes: int64 `[rows]`, see `ItemCatalogue.content_hashes`.
       tables: float32 `[rows, D]`, the index's item vectors of every view.
     """
 
@@ -46,6 +47,7 @@ class SavedRecommender:
     counts: np.ndarray
     listed: np.ndarray
     retired: np.ndarray
+    content_hashes: np.ndarray
     tables: Mapping[str, np.ndarray]
 
     @property
@@ -101,6 +103,7 @@ def read_saved_model(directory: str | os.PathLike) -> SavedRecommender:
         counts=catalogue["counts"],
         listed=catalogue["listed"],
         retired=catalogue["retired"],
+        content_hashes=catalogue["content_hashes"],
         tables=parts["saved_tables"],
     )
 

@@ -83,10 +83,54 @@ def run(config_path: str, output: Path) -> None:
 
     result = run_locally(config, output, console)
     show_metrics(console, result.metrics, ("recall_at_20", "ndcg_at_20", "mrr_at_20"))
+    for finding in result.drift:
+        console.print(f"Content changed: {finding}", soft_wrap=True)
     for failure in result.failures:
         console.print(f"Gate not passed: {failure}", soft_wrap=True)
     for difference in result.serving_verdict.get("differences", ()):
         console.print(f"Served and offline answers differ: {difference}", soft_wrap=True)
+    if result.pushed_to is None:
+        console.print("The model was not pushed.")
+        sys.exit(EXIT_NOT_PUSHED)
+    console.print(f"Pushed to {result.pushed_to}", soft_wrap=True)
+
+
+@main.command()
+@click.option(
+    "--output",
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The folder of `bivrec run`.",
+)
+@click.option(
+    "--items",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The updated item table, whole: items that it does not list are retired.",
+)
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="YAML file; that of the folder's latest run without it.",
+)
+@_reports_user_errors
+def refresh(output: Path, items: Path, config_path: Path | None) -> None:
+    """Push the served model with an updated item table, without training.
+
+    New items are recommended from their content; items that are no longer listed are understood
+    in histories and not recommended. Items whose content did not change score as before: that is
+    checked, and a model for which it does not hold is not pushed.
+    """
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False)
+    with quiet_imports():
+        from pipeline.refresh import refresh_locally
+        from pipeline.show import show_refresh
+
+    result = refresh_locally(output, items, console, config_path)
+    show_refresh(console, result)
     if result.pushed_to is None:
         console.print("The model was not pushed.")
         sys.exit(EXIT_NOT_PUSHED)

@@ -226,6 +226,12 @@ def load_config(path: str | Path) -> PipelineConfig:
     )
 
 
+def dump_config(config: PipelineConfig) -> str:
+    """Returns a configuration as YAML that `load_config` reads."""
+    values = config.model_dump(mode="json", exclude={"sequences": {"max_history"}})
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
 def with_paths(
     modalities: Sequence[Modality], change: Callable[[str], str]
 ) -> tuple[Modality, ...]:

@@ -3,11 +3,14 @@
 from dataclasses import dataclass
 
 from tfx import v1 as tfx
+from tfx.dsl.components.base.base_component import BaseComponent
 from tfx.orchestration.pipeline import Pipeline
+from tfx.types.channel import BaseChannel
 
 from bivrec_tf import features
 from components.content_encoder.component import ContentEncoder
 from components.content_encoder.external_files import fingerprint
+from components.content_validator.component import ContentValidator
 from components.idempotent_pusher.component import IdempotentPusher
 from components.sequence_builder.component import SequenceBuilder
 from components.sequence_trainer.component import SequenceTrainer
@@ -37,6 +40,46 @@ class PipelinePaths:
     push: str
 
 
+def read_items(config: PipelineConfig) -> BaseComponent:
+    """Creates the component that reads the item table."""
+    return table_example_gen(
+        config.items.path,
+        "items",
+        config.items.columns,
+        text_columns=config.text_columns,
+        embedding_columns=config.embedding_columns,
+        image_columns=config.image_columns,
+        id="ItemGen",
+    )
+
+
+def validated(table: BaseComponent, prefix: str) -> list[BaseComponent]:
+    """Creates the standard components that describe a table and hold it against its schema."""
+    statistics = tfx.components.StatisticsGen(examples=table.outputs["examples"]).with_id(
+        f"{prefix}Statistics"
+    )
+    schema = tfx.components.SchemaGen(statistics=statistics.outputs["statistics"]).with_id(
+        f"{prefix}Schema"
+    )
+    validator = tfx.components.ExampleValidator(
+        statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"]
+    ).with_id(f"{prefix}Validator")
+    return [statistics, schema, validator]
+
+
+def encode_content(
+    config: PipelineConfig, paths: PipelinePaths, items: BaseComponent, model: BaseChannel
+) -> list[BaseComponent]:
+    """Creates the ContentEncoder, and what compares its vectors with those of a model."""
+    encoder = ContentEncoder(
+        items=items.outputs["examples"],
+        config=config.content.model_dump_json(),
+        cache_dir=paths.content_cache,
+        external_files=fingerprint(config.content, config.items.path),
+    )
+    return [encoder, ContentValidator(item_features=encoder.outputs["item_features"], model=model)]
+
+
 def create_components(config: PipelineConfig, paths: PipelinePaths, requested_at: str = "") -> list:
     """Creates all components, wired up.
 
@@ -51,43 +94,29 @@ def create_components(config: PipelineConfig, paths: PipelinePaths, requested_at
     interactions = table_example_gen(
         config.interactions.path, "interactions", config.interactions.columns, id="InteractionGen"
     )
-    items = table_example_gen(
-        config.items.path,
-        "items",
-        config.items.columns,
-        text_columns=config.text_columns,
-        embedding_columns=config.embedding_columns,
-        image_columns=config.image_columns,
-        id="ItemGen",
-    )
-    nodes = [interactions, items]
-    for table, prefix in ((interactions, "Interaction"), (items, "Item")):
-        statistics = tfx.components.StatisticsGen(examples=table.outputs["examples"]).with_id(
-            f"{prefix}Statistics"
-        )
-        schema = tfx.components.SchemaGen(statistics=statistics.outputs["statistics"]).with_id(
-            f"{prefix}Schema"
-        )
-        validator = tfx.components.ExampleValidator(
-            statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"]
-        ).with_id(f"{prefix}Validator")
-        nodes += [statistics, schema, validator]
+    items = read_items(config)
+    nodes = [
+        interactions,
+        items,
+        *validated(interactions, "Interaction"),
+        *validated(items, "Item"),
+    ]
 
     sequence_builder = SequenceBuilder(
         interactions=interactions.outputs["examples"],
         items=items.outputs["examples"],
         config=config.sequences.model_dump_json(),
     )
+    blessed = tfx.dsl.Resolver(
+        strategy_class=tfx.dsl.experimental.LatestBlessedModelStrategy,
+        model=tfx.dsl.Channel(type=tfx.types.standard_artifacts.Model),
+        model_blessing=tfx.dsl.Channel(type=tfx.types.standard_artifacts.ModelBlessing),
+    ).with_id("LatestBlessedModel")
     item_features = None
     if config.modalities:
-        content_encoder = ContentEncoder(
-            items=items.outputs["examples"],
-            config=config.content.model_dump_json(),
-            cache_dir=paths.content_cache,
-            external_files=fingerprint(config.content, config.items.path),
-        )
-        nodes.append(content_encoder)
-        item_features = content_encoder.outputs["item_features"]
+        content_nodes = encode_content(config, paths, items, blessed.outputs["model"])
+        nodes += content_nodes
+        item_features = content_nodes[0].outputs["item_features"]
     held_out = [features.VALIDATION_SPLIT, features.TEST_SPLIT]
     sequence_statistics = tfx.components.StatisticsGen(
         examples=sequence_builder.outputs["sequences"], exclude_splits=held_out
@@ -121,11 +150,6 @@ def create_components(config: PipelineConfig, paths: PipelinePaths, requested_at
             trainer.VALIDATION_REQUESTS: config.serving.validation_requests,
         },
     ).with_id("Trainer")
-    blessed = tfx.dsl.Resolver(
-        strategy_class=tfx.dsl.experimental.LatestBlessedModelStrategy,
-        model=tfx.dsl.Channel(type=tfx.types.standard_artifacts.Model),
-        model_blessing=tfx.dsl.Channel(type=tfx.types.standard_artifacts.ModelBlessing),
-    ).with_id("LatestBlessedModel")
     evaluator = tfx.components.Evaluator(
         examples=sequence_builder.outputs["sequences"],
         example_splits=[features.TEST_SPLIT],
@@ -162,8 +186,8 @@ def create_components(config: PipelineConfig, paths: PipelinePaths, requested_at
 def create_pipeline(
     config: PipelineConfig,
     paths: PipelinePaths,
+    components: list | None = None,
     enable_cache: bool = True,
-    requested_at: str = "",
     **options,
 ) -> Pipeline:
     """Creates the pipeline.
@@ -171,8 +195,8 @@ def create_pipeline(
     Args:
       config: The pipeline's configuration.
       paths: Where a run keeps what.
+      components: Its nodes; those of `create_components` without it.
       enable_cache: Whether components whose inputs did not change are skipped.
-      requested_at: See `IdempotentPusher`.
       **options: Passed to `Pipeline`, such as a metadata store.
 
     Returns:
@@ -181,7 +205,7 @@ def create_pipeline(
     return Pipeline(
         pipeline_name=config.name,
         pipeline_root=paths.root,
-        components=create_components(config, paths, requested_at),
+        components=create_components(config, paths) if components is None else components,
         enable_cache=enable_cache,
         beam_pipeline_args=list(config.beam_pipeline_args),
         **options,

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +19,8 @@ from tfx import v1 as tfx
 from bivrec_tf.errors import ConfigError
 from bivrec_tf.training import logger as training_logger
 from components.beam_support import user_errors
-from pipeline.config import PipelineConfig
-from pipeline.dag import PipelinePaths, create_pipeline
+from pipeline.config import PipelineConfig, dump_config
+from pipeline.dag import PipelinePaths, create_components, create_pipeline
 from pipeline.results import RunResult, read_result
 
 
@@ -58,6 +58,11 @@ class Output:
     def metadata(self) -> Path:
         """The ML Metadata store."""
         return self.directory / "metadata.sqlite"
+
+    @property
+    def configuration(self) -> Path:
+        """Configuration of the latest run, with absolute paths."""
+        return self.directory / "config.yaml"
 
     @property
     def code(self) -> Path:
@@ -177,7 +182,34 @@ def run_locally(config: PipelineConfig, directory: Path, console: Console) -> Ru
     except OSError as error:
         raise ConfigError(f"--output {directory}: cannot be created: {error.strerror}") from error
     _claim(output, config)
-    paths = output.paths(config)
+    output.configuration.write_text(dump_config(config))
+    run_components(
+        output,
+        config,
+        console,
+        lambda requested_at: create_components(config, output.paths(config), requested_at),
+    )
+    return read_result(output.metadata)
+
+
+def run_components(
+    output: Output,
+    config: PipelineConfig,
+    console: Console,
+    create: Callable[[str], list],
+) -> None:
+    """Runs TFX nodes under `LocalDagRunner`, with progress on a console.
+
+    Args:
+      output: Where everything goes.
+      config: Names the pipeline and its Beam options.
+      console: Where progress is shown.
+      create: Returns the nodes, given what tells this run from others (see `IdempotentPusher`).
+
+    Raises:
+      DataError: The user's data is not what was expected.
+      ConfigError: The configuration cannot be run.
+    """
     code = code_fingerprint()
     is_same_code = output.code.exists() and output.code.read_text() == code
     # Until this run is over the folder holds artifacts of both: a run that breaks off must not
@@ -185,9 +217,9 @@ def run_locally(config: PipelineConfig, directory: Path, console: Console) -> Ru
     output.code.unlink(missing_ok=True)
     pipeline = create_pipeline(
         config,
-        paths,
+        output.paths(config),
+        create(datetime.datetime.now(datetime.UTC).isoformat()),
         enable_cache=is_same_code,
-        requested_at=datetime.datetime.now(datetime.UTC).isoformat(),
         metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(
             str(output.metadata)
         ),
@@ -195,7 +227,6 @@ def run_locally(config: PipelineConfig, directory: Path, console: Console) -> Ru
     with _logged(output, console, len(pipeline.components)), user_errors():
         tfx.orchestration.LocalDagRunner().run(pipeline)
     output.code.write_text(code)
-    return read_result(output.metadata)
 
 
 def _claim(output: Output, config: PipelineConfig) -> None:

@@ -9,10 +9,32 @@ from ml_metadata import proto
 from tfx import v1 as tfx  # noqa: F401 - model analysis needs TFX's protos
 from tfx.orchestration import metadata
 
+from components.artifacts import COUNTS_PROPERTY
+from components.content_validator.executor import DRIFT_PROPERTY
+from components.model_refresher.executor import REPORT_PROPERTY
 from components.serving_validator.executor import VERDICT_PROPERTY
 
 _RUN_CONTEXT = "pipeline_run"
 _NODE_CONTEXT = "node"
+
+
+@dataclass(frozen=True)
+class RefreshResult:
+    """The outcome of a refresh.
+
+    Attributes:
+      report: The ModelRefresher's report.
+      serving_verdict: The ServingValidator's verdict.
+      drift: How the items' content differs from the served model's, in words.
+      pushed_to: Folder of the pushed version; none when nothing was pushed.
+      counts: What each component read, kept and dropped.
+    """
+
+    report: dict
+    serving_verdict: dict
+    drift: list[str]
+    pushed_to: Path | None
+    counts: dict[str, dict[str, int]]
 
 
 @dataclass(frozen=True)
@@ -23,6 +45,7 @@ class RunResult:
       blessed: Whether the model passed the gates.
       failures: What it failed, in words.
       serving_verdict: The ServingValidator's verdict; empty when it did not run.
+      drift: How the items' content differs from the latest blessed model's, in words.
       pushed_to: Folder of the pushed version; none when nothing was pushed.
       metrics: Means on the test split: slice (`()` is overall) -> metric -> value.
       baseline_metrics: The latest blessed model's, where there was one.
@@ -32,6 +55,7 @@ class RunResult:
     blessed: bool
     failures: list[str]
     serving_verdict: dict
+    drift: list[str]
     pushed_to: Path | None
     metrics: dict[tuple, dict[str, float]]
     baseline_metrics: dict[tuple, dict[str, float]]
@@ -48,22 +72,56 @@ def read_result(metadata_file: Path) -> RunResult:
     evaluation = artifacts[("Evaluator", "evaluation")].uri
     metrics, baseline = read_metrics(evaluation)
     validation = tfma.load_validation_result(evaluation)
-    pushed = artifacts.get(("Pusher", "pushed_model"))
-    verdict = _property(artifacts.get(("ServingValidator", "blessing")), VERDICT_PROPERTY)
-    destination = _property(pushed, "pushed_destination")
     return RunResult(
         blessed=validation.validation_ok,
         failures=_failures(validation),
-        serving_verdict=json.loads(verdict) if verdict else {},
-        pushed_to=Path(destination) if destination else None,
+        serving_verdict=_serving_verdict(artifacts),
+        drift=_drift(artifacts),
+        pushed_to=_pushed_to(artifacts),
         metrics=metrics,
         baseline_metrics=baseline,
-        counts={
-            node: json.loads(text)
-            for (node, _), artifact in artifacts.items()
-            if (text := _property(artifact, "counts"))
-        },
+        counts=_counts(artifacts),
     )
+
+
+def read_refresh_result(metadata_file: Path) -> RefreshResult:
+    """Reads the result of the latest run, which was a refresh.
+
+    Args:
+      metadata_file: The run's SQLite metadata store.
+    """
+    artifacts = _latest_outputs(metadata_file)
+    report = _property(artifacts[("ModelRefresher", "blessing")], REPORT_PROPERTY)
+    return RefreshResult(
+        report=json.loads(report),
+        serving_verdict=_serving_verdict(artifacts),
+        drift=_drift(artifacts),
+        pushed_to=_pushed_to(artifacts),
+        counts=_counts(artifacts),
+    )
+
+
+def _serving_verdict(artifacts) -> dict:
+    verdict = _property(artifacts.get(("ServingValidator", "blessing")), VERDICT_PROPERTY)
+    return json.loads(verdict) if verdict else {}
+
+
+def _drift(artifacts) -> list[str]:
+    findings = _property(artifacts.get(("ContentValidator", "anomalies")), DRIFT_PROPERTY)
+    return json.loads(findings) if findings else []
+
+
+def _pushed_to(artifacts) -> Path | None:
+    destination = _property(artifacts.get(("Pusher", "pushed_model")), "pushed_destination")
+    return Path(destination) if destination else None
+
+
+def _counts(artifacts) -> dict[str, dict[str, int]]:
+    return {
+        node: json.loads(text)
+        for (node, _), artifact in artifacts.items()
+        if (text := _property(artifact, COUNTS_PROPERTY))
+    }
 
 
 def read_metrics(

@@ -1,11 +1,15 @@
 """Tables for people: recommendations, and what a run decided."""
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 from serving.client import Recommendations
+
+if TYPE_CHECKING:  # What reads results is heavy, and showing recommendations needs none of it.
+    from pipeline.results import RefreshResult
 
 _HISTORY_SHOWN = 5
 
@@ -46,6 +50,35 @@ def show_recommendations(
     console.print(table)
     if answer.unknown_items:
         console.print(f"  {answer.unknown_items} items of the history are not known to the model.")
+
+
+def show_refresh(console: Console, result: "RefreshResult") -> None:
+    """Prints what a refresh did and found."""
+    report = result.report
+    table = Table(title="Refreshed without training", show_header=False)
+    table.add_column("What")
+    table.add_column("Number", justify="right")
+    for name, label in (
+        ("items", "items that can be recommended"),
+        ("new", "new"),
+        ("new_without_content", "of them without any content"),
+        ("changed", "content changed"),
+        ("returned", "listed again"),
+        ("retired", "no longer listed, retired"),
+        ("scores_compared", "scores of unchanged items compared"),
+    ):
+        table.add_row(label, f"{report[name]:,}")
+    table.add_row("largest relative difference among them", f"{report['largest_difference']:.1e}")
+    if report["median_rank_of_new"] is not None:
+        rank = f"{report['median_rank_of_new']:.0f}"
+        table.add_row("median rank of a new item after itself", rank)
+    console.print(table)
+    for finding in result.drift:
+        console.print(f"Content changed: {finding}", soft_wrap=True)
+    for problem in report["problems"]:
+        console.print(f"Not to be served: {problem}", soft_wrap=True)
+    for difference in result.serving_verdict.get("differences", ()):
+        console.print(f"Served and offline answers differ: {difference}", soft_wrap=True)
 
 
 def show_metrics(

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,21 @@ import tf_keras
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from bivrec_tf import data, features, training
-from bivrec_tf.catalogue import ItemCatalogue, ItemFeatures
+from bivrec_tf.catalogue import ItemCatalogue
 from bivrec_tf.config import ModelConfig, TrainingConfig
 from bivrec_tf.errors import DataError
-from bivrec_tf.export import DEFAULT_K, export
+from bivrec_tf.export import export
 from bivrec_tf.models import BiVRec
-from components.sequence_trainer.executor import ITEM_FEATURE_FILES, VALIDATION_FILES
-from components.serving_validator.validate import (
+from components.content_encoder.modalities_file import read_modalities
+from components.item_features import read_item_features
+from components.sequence_trainer.executor import (
+    ITEM_FEATURE_FILES,
+    ITEM_FEATURES_URI,
+    VALIDATION_FILES,
+)
+from components.serving_validator.offline import (
     OFFLINE_ANSWERS,
-    OfflineAnswer,
+    offline_answers,
     write_offline_answers,
 )
 from pipeline.preprocessing import VOCABULARY
@@ -60,54 +66,6 @@ class TransformLookup(tf.Module):
         rows = tf.pad(rows, [[0, 0], [0, 1 - tf.shape(rows)[1]]])
         trained = tf.reshape(tf.cast(rows, tf.int32), tf.shape(item_ids))
         return tf.where(trained > 0, trained, self._cold(item_ids))
-
-
-def read_item_features(files: Sequence[str]) -> Iterator[ItemFeatures]:
-    """Reads the item features that `ContentEncoder` wrote.
-
-    Args:
-      files: TFRecord files.
-
-    Yields:
-      One item at a time, with the modalities that it has.
-    """
-    for serialized in data.read_examples(files).as_numpy_iterator():
-        fields = tf.train.Example.FromString(serialized).features.feature
-        names = [name for name in fields if features.presence_name(name) in fields]
-        yield ItemFeatures(
-            fields[features.ITEM_ID].bytes_list.value[0].decode(),
-            {
-                name: np.asarray(fields[name].float_list.value, np.float32)
-                for name in names
-                if fields[features.presence_name(name)].int64_list.value[0]
-            },
-        )
-
-
-def offline_answers(
-    model: BiVRec, histories: Sequence[Sequence[str]], k: int = DEFAULT_K
-) -> Iterator[OfflineAnswer]:
-    """Recommends with the Keras model itself, without the graph that is exported.
-
-    Args:
-      model: A trained model.
-      histories: Item ids, oldest first.
-      k: Recommendations for each.
-
-    Yields:
-      The best k items that the history does not hold.
-    """
-    index = model.build_index(k)
-    row_of = {item_id: row for row, item_id in enumerate(model.catalogue.item_ids)}
-    rows = tf.ragged.constant(
-        [[row_of.get(item_id, 0) for item_id in history] for history in histories], dtype=tf.int32
-    ).to_tensor()
-    result = index.search(model(rows), excluded_rows=rows)
-    for history, best, scores in zip(
-        histories, result.rows.numpy(), result.scores.numpy(), strict=True
-    ):
-        ids = [model.catalogue.item_ids[row] for row in best]
-        yield OfflineAnswer(list(history), ids, [float(score) for score in scores])
 
 
 def _files(patterns: Sequence[str], what: str) -> list[str]:
@@ -202,7 +160,11 @@ def run_fn(fn_args: FnArgs) -> None:
         log_directory=os.path.join(custom[TENSORBOARD], os.path.basename(fn_args.model_run_dir)),
         verbose=0,
     )
-    export(model, fn_args.serving_model_dir, lookup, result.metrics)
+    encoders = {
+        name: {"encoder": part["encoder"], "fingerprint": part["fingerprint"]}
+        for name, part in (read_modalities(custom[ITEM_FEATURES_URI]) if patterns else {}).items()
+    }
+    export(model, fn_args.serving_model_dir, lookup, result.metrics, encoders=encoders)
     # What could resume this training is of no more use: the model is exported.
     shutil.rmtree(checkpoints)
     write_offline_answers(

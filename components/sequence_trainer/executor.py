@@ -17,6 +17,8 @@ VALIDATION_FILES = "validation_files"
 """Key of `FnArgs.custom_config`: pattern of the validation sequences' files."""
 ITEM_FEATURE_FILES = "item_feature_files"
 """Key of `FnArgs.custom_config`: patterns of the item features' files; empty without content."""
+ITEM_FEATURES_URI = "item_features_uri"
+"""Key of `FnArgs.custom_config`: URI of the item features; empty without content."""
 TRAIN_SPLIT = features.TRAIN_SPLIT
 
 
@@ -33,9 +35,11 @@ class Executor(trainer_executor.GenericExecutor):
         validation = artifact_utils.get_split_uri(
             input_dict[SEQUENCES_KEY], features.VALIDATION_SPLIT
         )
+        item_features = input_dict.get(ITEM_FEATURES_KEY) or []
         fn_args.custom_config = {
             **(fn_args.custom_config or {}),
             VALIDATION_FILES: io_utils.all_files_pattern(validation),
-            ITEM_FEATURE_FILES: file_patterns(input_dict.get(ITEM_FEATURES_KEY) or []),
+            ITEM_FEATURE_FILES: file_patterns(item_features),
+            ITEM_FEATURES_URI: item_features[0].uri if item_features else "",
         }
         return fn_args

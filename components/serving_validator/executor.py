@@ -10,11 +10,8 @@ from tfx.dsl.components.base.base_executor import BaseExecutor
 from tfx.types import artifact_utils
 from tfx.utils import path_utils
 
-from components.serving_validator.validate import (
-    OFFLINE_ANSWERS,
-    read_offline_answers,
-    validate_serving,
-)
+from components.serving_validator.offline import OFFLINE_ANSWERS, read_offline_answers
+from components.serving_validator.validate import validate_serving
 
 MODEL_KEY = "model"
 MODEL_RUN_KEY = "model_run"

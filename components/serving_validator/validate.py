@@ -5,36 +5,19 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import tensorflow as tf
 
-from bivrec_tf.errors import DataError
+from components.serving_validator.offline import OfflineAnswer
 from serving.client import RecommenderClient
 from serving.errors import ServingError
 from serving.process import ServerProcess, ServerProcessError
 
-OFFLINE_ANSWERS = "offline_answers.jsonl"
-"""File in the training run's folder: one `OfflineAnswer` a line."""
 _MOST_DIFFERENCES = 5
 _VERSION = "1"
-
-
-@dataclass(frozen=True)
-class OfflineAnswer:
-    """What the trained model recommends, computed without the exported graph.
-
-    Attributes:
-        history: item ids, oldest first.
-        item_ids: recommended ids, best first.
-        scores: their scores.
-    """
-
-    history: list[str]
-    item_ids: list[str]
-    scores: list[float]
 
 
 @dataclass
@@ -61,28 +44,6 @@ class Verdict:
     def to_json(self) -> str:
         """Returns the verdict as a JSON object."""
         return json.dumps(asdict(self), indent=2)
-
-
-def write_offline_answers(path: str, answers: Iterable[OfflineAnswer]) -> None:
-    """Writes answers, one JSON object a line."""
-    with tf.io.gfile.GFile(path, "w") as file:
-        for answer in answers:
-            file.write(json.dumps(asdict(answer)) + "\n")
-
-
-def read_offline_answers(path: str) -> list[OfflineAnswer]:
-    """Reads answers.
-
-    Raises:
-        DataError: the file is missing or empty, so nothing could be compared.
-    """
-    if not tf.io.gfile.exists(path):
-        raise DataError(f"{path}: no offline answers; the training run did not finish")
-    with tf.io.gfile.GFile(path) as file:
-        answers = [OfflineAnswer(**json.loads(line)) for line in file if line.strip()]
-    if not answers:
-        raise DataError(f"{path}: no offline answers, so nothing can be compared")
-    return answers
 
 
 def compare(
@@ -158,7 +119,9 @@ def _replay(
     milliseconds = []
     for number, answer in enumerate(answers):
         start = time.perf_counter()
-        served = client.recommend(answer.history, k=len(answer.item_ids))
+        served = client.recommend(
+            answer.history, k=len(answer.item_ids), filter_seen=answer.filter_seen
+        )
         milliseconds.append(1000 * (time.perf_counter() - start))
         difference = compare(
             [item.item_id for item in served.items],

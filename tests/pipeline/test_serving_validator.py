@@ -5,12 +5,12 @@ import shutil
 
 import pytest
 
-from components.serving_validator.validate import (
+from components.serving_validator.offline import (
     OFFLINE_ANSWERS,
     OfflineAnswer,
-    compare,
     read_offline_answers,
 )
+from components.serving_validator.validate import compare
 
 ANSWER = OfflineAnswer(["x"], ["a", "b", "c"], [3.0, 2.0, 1.0])
 

@@ -1,0 +1,1 @@
+"""Tells when items' content is no longer what the last model was trained with."""

@@ -1,0 +1,1 @@
+"""Gives a served model an updated item table, without training."""

@@ -1,0 +1,51 @@
+"""The TFX component that gives a served model an updated item table."""
+
+from tfx import types
+from tfx.dsl.components.base import base_component, executor_spec
+from tfx.types import standard_artifacts
+from tfx.types.component_spec import ChannelParameter, ExecutionParameter
+
+from components.model_refresher import executor
+
+
+class ModelRefresherSpec(types.ComponentSpec):
+    """What goes in and comes out; see `ModelRefresher`."""
+
+    PARAMETERS: dict[str, ExecutionParameter] = {}
+    INPUTS = {
+        executor.SERVED_KEY: ChannelParameter(type=standard_artifacts.Model),
+        executor.ITEM_FEATURES_KEY: ChannelParameter(type=standard_artifacts.Examples),
+    }
+    OUTPUTS = {
+        executor.MODEL_KEY: ChannelParameter(type=standard_artifacts.Model),
+        executor.MODEL_RUN_KEY: ChannelParameter(type=standard_artifacts.ModelRun),
+        executor.BLESSING_KEY: ChannelParameter(type=standard_artifacts.ModelBlessing),
+    }
+
+
+class ModelRefresher(base_component.BaseComponent):
+    """New items get rows of the index, items that are gone are retired; nothing is trained.
+
+    Outputs: `model`, laid out as the Trainer's; `model_run`, with the answers that the
+    ServingValidator replays; `blessing`, granted if items whose content did not change score as
+    the served model scores them, with what was done as `report.json` and custom property.
+    """
+
+    SPEC_CLASS = ModelRefresherSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(executor.Executor)
+
+    def __init__(self, served: types.BaseChannel, item_features: types.BaseChannel):
+        """Builds the component.
+
+        Args:
+            served: the version folder that is served now.
+            item_features: features of the updated item table.
+        """
+        spec = ModelRefresherSpec(
+            served=served,
+            item_features=item_features,
+            model=types.Channel(type=standard_artifacts.Model),
+            model_run=types.Channel(type=standard_artifacts.ModelRun),
+            blessing=types.Channel(type=standard_artifacts.ModelBlessing),
+        )
+        super().__init__(spec=spec)

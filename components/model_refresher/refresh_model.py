@@ -1,0 +1,235 @@
+"""Core of the refresh: a served model over an updated item table, and what it must keep."""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from bivrec_tf import features
+from bivrec_tf.catalogue import ItemFeatures
+from bivrec_tf.errors import DataError
+from bivrec_tf.export import DEFAULT_K, export
+from bivrec_tf.models import BiVRec
+from bivrec_tf.saved_model import SavedRecommender, read_saved_model, restore
+from components.serving_validator.offline import OfflineAnswer, offline_answers
+
+SCORE_TOLERANCE = 1e-6
+"""How far the score of an unchanged item may move, relative to max(1, score)."""
+
+_HISTORIES = 64
+_MOST_COMPARED = 1000
+_NEW_ITEMS_RANKED = 200
+_NEW_ITEMS_SERVED = 20
+_MOST_PROBLEMS = 5
+
+
+@dataclass
+class RefreshReport:
+    """What a refresh did and found.
+
+    Attributes:
+        items: items that the refreshed model can recommend.
+        new: items that the served model did not know.
+        new_without_content: those of them that nothing but their id is known of.
+        changed: items whose content changed.
+        returned: items that had been retired and are listed again.
+        retired: items that the table lists no more.
+        scores_compared: scores of unchanged items compared between the two models.
+        largest_difference: the largest difference among them, relative to max(1, score).
+        median_rank_of_new: median rank of a new item when it is the whole history; none without
+            new items.
+        problems: why the refreshed model must not be served, in words; empty when it may.
+    """
+
+    items: int = 0
+    new: int = 0
+    new_without_content: int = 0
+    changed: int = 0
+    returned: int = 0
+    retired: int = 0
+    scores_compared: int = 0
+    largest_difference: float = 0.0
+    median_rank_of_new: float | None = None
+    problems: list[str] = field(default_factory=list)
+
+    def to_json(self) -> str:
+        """Returns the report as a JSON object."""
+        return json.dumps(dataclasses.asdict(self), indent=2)
+
+
+def refresh_model(
+    served: str,
+    items: Iterable[ItemFeatures],
+    modalities: Mapping[str, Mapping[str, Any]],
+    output_directory: str,
+) -> tuple[RefreshReport, list[OfflineAnswer]]:
+    """Exports the served model over an updated item table, and compares the two.
+
+    Args:
+        served: version folder of the model that is served now.
+        items: content of every item of the updated table.
+        modalities: what the content was encoded with, see `read_modalities`.
+        output_directory: where the refreshed SavedModel goes.
+
+    Returns:
+        The report, and answers that a server of the refreshed model must give.
+
+    Raises:
+        ConfigError: the served model cannot be refreshed.
+        DataError: the content was not encoded as the model's was.
+    """
+    saved = read_saved_model(served)
+    _check_encoders(saved, modalities)
+    model = restore(saved, items)
+    encoders = {
+        name: {key: value for key, value in part.items() if key != "dimension"}
+        for name, part in saved.modalities.items()
+    }
+    export(model, output_directory, None, saved.description["validation"], encoders=encoders)
+    report = RefreshReport(items=int(model.catalogue.num_items - model.catalogue.retired.sum()))
+    unchanged = _count_changes(saved, model, report)
+    histories = _histories(saved, unchanged)
+    _compare_scores(served, output_directory, histories, unchanged, report)
+    new = _rank_new_items(saved, model, report)
+    answers = list(offline_answers(model, histories))
+    for item_id, rank in new[:_NEW_ITEMS_SERVED]:
+        if rank <= _MOST_COMPARED:
+            k = max(rank, DEFAULT_K)
+            answers += offline_answers(model, [[item_id]], k, filter_seen=False)
+    return report, answers
+
+
+def _check_encoders(saved: SavedRecommender, modalities: Mapping[str, Mapping[str, Any]]) -> None:
+    """Vectors of another encoder have the right length and mean nothing."""
+    for name, part in saved.modalities.items():
+        trained, now = part.get("fingerprint"), modalities.get(name, {}).get("fingerprint")
+        if trained and trained != now:
+            encoder = modalities.get(name, {}).get("encoder")
+            raise DataError(
+                f"modality '{name}': the model was trained with vectors of encoder "
+                f"'{part['encoder']}' ({trained[:12]}), these are of "
+                f"{f'{encoder!r} ({now[:12]})' if now else 'none'}. Refresh with the encoder that "
+                "the model was trained with, or train a new model."
+            )
+
+
+def _count_changes(saved: SavedRecommender, model: BiVRec, report: RefreshReport) -> set[str]:
+    """Fills in the report's counts; returns the ids of items that must score as before."""
+    catalogue = model.catalogue
+    old_row = {item_id: row for row, item_id in enumerate(saved.item_ids) if row}
+    hashes = catalogue.content_hashes()
+    unchanged = set()
+    for row, item_id in enumerate(catalogue.item_ids):
+        if not row:
+            continue
+        was = old_row.get(item_id)
+        if was is None:
+            report.new += 1
+            report.new_without_content += not any(p[row] for p in catalogue.presence.values())
+        elif catalogue.retired[row]:
+            report.retired += not saved.retired[was]
+        elif hashes[row] != saved.content_hashes[was]:
+            # A retired item keeps no content: one that comes back is told apart first.
+            report.returned += bool(saved.retired[was])
+            report.changed += not saved.retired[was]
+        elif saved.retired[was]:
+            report.returned += 1
+        else:
+            unchanged.add(item_id)
+    return unchanged
+
+
+def _histories(saved: SavedRecommender, unchanged: set[str]) -> list[list[str]]:
+    """Histories of items that mean what they meant, drawn by popularity; always the same ones."""
+    rows = [
+        row
+        for row, item_id in enumerate(saved.item_ids)
+        if row and (item_id in unchanged or saved.retired[row])
+    ]
+    if not rows:
+        return []
+    generator = np.random.default_rng(0)
+    weights = saved.counts[rows] + 1.0
+    weights /= weights.sum()
+    longest = saved.config.max_history
+    histories = []
+    for _ in range(_HISTORIES):
+        length = min(int(generator.integers(1, longest + 1)), len(rows))
+        drawn = generator.choice(len(rows), size=length, replace=False, p=weights)
+        histories.append([saved.item_ids[rows[place]] for place in drawn])
+    return histories
+
+
+def _compare_scores(
+    served: str,
+    refreshed: str,
+    histories: Sequence[Sequence[str]],
+    unchanged: set[str],
+    report: RefreshReport,
+) -> None:
+    before, after = (tf.saved_model.load(place).signatures for place in (served, refreshed))
+    for number, history in enumerate(histories):
+        old, new = (_scores(signatures, history) for signatures in (before, after))
+        lowest = min(new.values(), default=0.0)
+        for item_id, score in old.items():
+            if item_id not in unchanged:
+                continue
+            allowed = SCORE_TOLERANCE * max(1.0, abs(score))
+            if item_id not in new and score <= lowest + allowed:
+                continue  # New items took its place among those that were asked for.
+            found = new.get(item_id, float("nan"))
+            difference = abs(found - score) / max(1.0, abs(score))
+            report.scores_compared += 1
+            report.largest_difference = max(report.largest_difference, difference)
+            # Written so that a NaN counts as a difference.
+            if not difference <= SCORE_TOLERANCE and len(report.problems) < _MOST_PROBLEMS:
+                report.problems.append(
+                    f"item {item_id!r}, whose content did not change, scored {score!r} for "
+                    f"history {number} and scores {found!r} now"
+                )
+
+
+def _scores(signatures: Mapping[str, Any], history: Sequence[str]) -> dict[str, float]:
+    answer = signatures[features.RECOMMEND](
+        **{
+            features.HISTORY: tf.constant([list(history)]),
+            features.K: tf.constant(_MOST_COMPARED),
+        }
+    )
+    ids, scores = answer[features.ITEM_IDS][0].numpy(), answer[features.SCORES][0].numpy()
+    pairs = zip(ids, scores, strict=True)
+    return {item_id.decode(): float(score) for item_id, score in pairs if item_id}
+
+
+def _rank_new_items(
+    saved: SavedRecommender, model: BiVRec, report: RefreshReport
+) -> list[tuple[str, int]]:
+    """Ranks new items, each for a history of itself: (item id, rank), best first."""
+    catalogue = model.catalogue
+    known = set(saved.item_ids)
+    rows = [
+        row
+        for row, item_id in enumerate(catalogue.item_ids)
+        if item_id not in known and any(p[row] for p in catalogue.presence.values())
+    ]
+    rows = rows[:: max(1, len(rows) // _NEW_ITEMS_RANKED)]
+    if not rows:
+        return []
+    column = tf.constant(rows, tf.int32)[:, tf.newaxis]
+    ranks = model.build_index().ranks(model(column), column)[:, 0].numpy()
+    report.median_rank_of_new = float(np.median(ranks))
+    lost = [
+        catalogue.item_ids[row]
+        for row, rank in zip(rows, ranks, strict=True)
+        if rank > report.items
+    ]
+    if lost:
+        report.problems.append(f"new items cannot be retrieved: {lost[:_MOST_PROBLEMS]}")
+    return sorted(
+        ((catalogue.item_ids[row], int(rank)) for row, rank in zip(rows, ranks, strict=True)),
+        key=lambda pair: pair[1],
+    )

@@ -1,0 +1,105 @@
+"""The small pipeline that gives a served model an updated item table, without training."""
+
+from pathlib import Path
+
+from rich.console import Console
+from tfx import v1 as tfx
+
+from bivrec_tf.errors import ConfigError
+from components.idempotent_pusher.component import IdempotentPusher
+from components.idempotent_pusher.executor import newest_version
+from components.model_refresher.component import ModelRefresher
+from components.serving_validator.component import ServingValidator
+from pipeline.config import PipelineConfig, load_config
+from pipeline.dag import PipelinePaths, encode_content, read_items, validated
+from pipeline.local_runner import Output, run_components
+from pipeline.results import RefreshResult, read_refresh_result
+
+
+def create_refresh_components(
+    config: PipelineConfig, paths: PipelinePaths, served: str, requested_at: str = ""
+) -> list:
+    """Creates the nodes of a refresh.
+
+    Args:
+      config: The configuration that the served model was trained with; its item table is the
+        updated one.
+      paths: Where a run keeps what.
+      served: Version folder that is served now.
+      requested_at: See `IdempotentPusher`.
+
+    Returns:
+      TFX nodes.
+    """
+    items = read_items(config)
+    served_model = tfx.dsl.Importer(
+        source_uri=served, artifact_type=tfx.types.standard_artifacts.Model
+    ).with_id("ServedModel")
+    base = served_model.outputs["result"]
+    encoder, content_validator = encode_content(config, paths, items, base)
+    refresher = ModelRefresher(served=base, item_features=encoder.outputs["item_features"])
+    serving_validator = ServingValidator(
+        model=refresher.outputs["model"],
+        model_run=refresher.outputs["model_run"],
+        tolerance=config.serving.score_tolerance,
+    )
+    pusher = IdempotentPusher(
+        model=refresher.outputs["model"],
+        model_blessing=refresher.outputs["blessing"],
+        infra_blessing=serving_validator.outputs["blessing"],
+        base_directory=paths.push,
+        requested_at=requested_at,
+    ).with_id("Pusher")
+    return [
+        items,
+        *validated(items, "Item"),
+        served_model,
+        encoder,
+        content_validator,
+        refresher,
+        serving_validator,
+        pusher,
+    ]
+
+
+def refresh_locally(
+    directory: Path, items: Path, console: Console, config_path: Path | None = None
+) -> RefreshResult:
+    """Refreshes the model that is served from an output folder.
+
+    Args:
+      directory: The output folder of `run_locally`.
+      items: The updated item table, with the columns of the one that the model was trained with.
+      console: Where progress is shown.
+      config_path: Configuration; that of the folder's latest run without it.
+
+    Returns:
+      What was done and found.
+
+    Raises:
+      ConfigError: There is no model to refresh, or it has no multimodal view.
+      DataError: The item table is not what was expected.
+    """
+    output = Output(directory.resolve())
+    path = config_path or output.configuration
+    if not path.exists():
+        raise ConfigError(f"{path} does not exist: nothing was run in {directory} yet")
+    config = load_config(path)
+    if not config.modalities:
+        raise ConfigError(
+            f"{path}: no modalities: without content nothing is known of a new item. Add "
+            "modalities and train once."
+        )
+    source = config.items.model_copy(update={"path": str(items.resolve())})
+    config = config.model_copy(update={"items": source})
+    paths = output.paths(config)
+    served = newest_version(paths.push)
+    if served is None:
+        raise ConfigError(f"{paths.push} holds no pushed model: `bivrec run` pushes the first")
+    run_components(
+        output,
+        config,
+        console,
+        lambda requested_at: create_refresh_components(config, paths, served, requested_at),
+    )
+    return read_refresh_result(output.metadata)
