@@ -15,6 +15,7 @@ import click
 
 from bivrec_tf import __version__
 from bivrec_tf.errors import BivrecError
+from pipeline.cache_command import cache
 from pipeline.quiet import quiet_imports
 
 EXIT_USER_ERROR = 2
@@ -279,6 +280,9 @@ def tensorboard(output: Path, port: int) -> None:
         sys.exit(EXIT_USER_ERROR)
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logs)]
     os.execv(sys.executable, [*command, "--host", "127.0.0.1", "--port", str(port)])
+
+
+main.add_command(cache)
 
 
 def _load_kubeflow(name: str):
