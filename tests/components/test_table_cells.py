@@ -148,3 +148,36 @@ def test_splits(cell, name):
 def test_unknown_splits_are_refused():
     with pytest.raises(cells.CellError, match="names no split"):
         cells.split_name("holdout")
+
+
+@pytest.mark.parametrize(
+    ("cell", "expected"),
+    [
+        (" posters/a b.jpg ", b"posters/a b.jpg"),
+        (b"posters/\xc3\xa9.jpg", "posters/é.jpg".encode()),
+        ("gs://bucket/a.jpg", b"gs://bucket/a.jpg"),
+        ("/data/../a.jpg", b"/data/../a.jpg"),
+        (b"\xff\xd8\xff\xe0JFIF", b"\xff\xd8\xff\xe0JFIF"),
+        (b"GIF89a\x01\x00", b"GIF89a\x01\x00"),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_pictures_are_paths_or_bytes(cell, expected):
+    assert cells.picture(cell) == expected
+
+
+@pytest.mark.parametrize(
+    ("cell", "told"),
+    [
+        ("../a.jpg", "leads out of the table's folder"),
+        ("a/../../b.jpg", "leads out of the table's folder"),
+        ("https://shop.example/a.jpg", "Download the pictures first"),
+        (b"HTTP://shop.example/a.jpg", "Download the pictures first"),
+        (["a.jpg"], "Expected the path of one picture"),
+        ("data:image/png;base64," + "A" * 5_000, "is text but no path"),
+    ],
+)
+def test_cells_that_are_no_picture_are_refused(cell, told):
+    with pytest.raises(cells.CellError, match=told):
+        cells.picture(cell)

@@ -83,3 +83,22 @@ def test_what_a_cluster_could_not_run_is_refused(kubeflow, told, tmp_path):
     path.write_text(yaml.safe_dump(values))
     with pytest.raises(ConfigError, match=told):
         _load_kubeflow("compiler").compile_pipeline(load_config(path), tmp_path / "spec.json")
+
+
+def test_feature_files_are_looked_for_where_the_tables_are(tmp_path):
+    local = {"name": "audio", "kind": "precomputed", "file": "audio.npy", "ids": "ids/audio.csv"}
+    remote = {"name": "video", "kind": "precomputed", "file": "gs://other/video.npy"}
+    values = yaml.safe_load(CONFIG.read_text()) | {"modalities": [local, remote]}
+    values["kubeflow"] = {"data_root": "gs://bucket/data"}
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(values))
+    config = load_config(path)
+    assert config.modalities[0].file == str(tmp_path / "audio.npy")
+    assert config.modalities[0].ids == str(tmp_path / "ids" / "audio.csv")
+    audio, video = _load_kubeflow("compiler").cluster_config(config).modalities
+    assert (audio.file, audio.ids) == ("gs://bucket/data/audio.npy", "gs://bucket/data/audio.csv")
+    assert video.file == "gs://other/video.npy"
+    values["modalities"][0]["ids"] = "other/audio.npy"
+    path.write_text(yaml.safe_dump(values))
+    with pytest.raises(ConfigError, match="would be one file of kubeflow.data_root"):
+        _load_kubeflow("compiler").cluster_config(load_config(path))
