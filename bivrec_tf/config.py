@@ -115,6 +115,18 @@ class TrainingConfig(StrictModel):
     max_evaluation_examples: int | None = Field(
         None, ge=1, description="Validation examples used after an epoch; none: all."
     )
+    cold_item_budget: float = Field(
+        0.01,
+        ge=0,
+        lt=1,
+        description="Share of the accuracy on trained items that may be lost to showing items "
+        "that training never saw; docs/cold-start.md.",
+    )
+    warm_start: str | None = Field(
+        None,
+        description="Version folder of another catalogue's exported model: its multimodal view is "
+        "where this one starts.",
+    )
     mixed_precision: bool = Field(False, description="float16 compute with float32 weights.")
     seed: int = Field(0, ge=0)
     loss: LossConfig = LossConfig()

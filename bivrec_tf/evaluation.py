@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from bivrec_tf import features
@@ -20,6 +21,12 @@ SELECTION_METRIC = "ndcg_at_10"
 """The validation metric that chooses epochs and weights."""
 CALIBRATION_EXAMPLES = 2000
 """Validation examples that choose the weight of the views and the offset of cold items."""
+COLD_OFFSETS = (-12.0, 6.0)
+"""Range in which the offset of cold items is sought."""
+
+_OFFSET_PRECISION = 0.05
+# Share of the items that stand in for cold ones where there are fewer.
+_STAND_INS = 0.1
 
 _NEVER_FOUND = tf.int32.max
 
@@ -127,12 +134,18 @@ class RankingEvaluator:
                 metric.update_state(rows)
         return {metric.name: float(metric.result()) for metric in metrics}
 
-    def calibrate(self, batches: tf.data.Dataset) -> None:
+    def calibrate(self, batches: tf.data.Dataset, cold_item_budget: float = 0.01) -> None:
         """Chooses the weight of the id view and the offset of cold items, on validation.
 
-        Both are chosen from a small grid by `SELECTION_METRIC`, the weight first, and stored in
-        the model. Interests are inferred once, whatever the grid's size; at most
+        The weight is chosen from a grid by `SELECTION_METRIC`. The offset is the greatest at which
+        cold items, by taking places in the rankings, cost warm targets no more than the budget.
+        Where the catalogue has next to no cold items, as many warm ones as would matter are ranked
+        as if they were cold. Both are stored in the model. Interests are inferred once; at most
         `CALIBRATION_EXAMPLES` examples take part.
+
+        Args:
+          batches: Histories and targets, of `data.evaluation_batches`.
+          cold_item_budget: Share of the warm targets' Recall@20 and NDCG@20 that may be lost.
         """
         model = self._model
         inferred, examples = [], 0
@@ -144,22 +157,54 @@ class RankingEvaluator:
             if examples >= CALIBRATION_EXAMPLES:
                 break
 
-        def value(id_weight: float, cold_offset: float) -> float:
-            self._index.set_offsets(self._offsets(cold_offset))
-            metric = NDCG(10)
+        def measure(metrics: list[RankingMetric], id_weight: float, leave_out=None) -> list[float]:
             for queries, history, target in inferred:
+                if leave_out is not None:
+                    target = tf.where(tf.gather(leave_out, tf.maximum(target, 0)), 0, target)
                 weight = tf.constant(id_weight, tf.float32)
-                metric.update_state(self._rank_queries(queries, history, target, weight))
-            return float(metric.result())
+                ranks = self._rank_queries(queries, history, target, weight)
+                for metric in metrics:
+                    metric.update_state(tf.boolean_mask(ranks, tf.reduce_any(ranks > 0, axis=1)))
+            return [float(metric.result()) for metric in metrics]
 
-        offset = float(model.cold_offset)
         if model.has_both_views:
             weights = [step / 10 for step in range(11)]
-            model.id_weight.assign(max(weights, key=lambda weight: value(weight, offset)))
-        if model.catalogue.num_items > model.catalogue.num_trained:
-            weight = float(model.id_weight)
-            offsets = [0.0, -0.5, -1.0, -2.0, -3.0, -4.0, -6.0]
-            model.cold_offset.assign(max(offsets, key=lambda offset: value(weight, offset)))
+            model.id_weight.assign(max(weights, key=lambda weight: measure([NDCG(10)], weight)[0]))
+        if "mm" not in model.config.views:
+            return
+        id_weight = float(model.id_weight)
+        is_cold = self._cold_items()
+        warm = (tf.range(model.num_rows) > 0) & ~is_cold
+        available = tf.constant(~model.catalogue.retired)
+
+        def warm_values() -> list[float]:
+            return measure([Recall(20), NDCG(20)], id_weight, leave_out=is_cold)
+
+        self._index.set_items(warm=warm, available=available & ~is_cold)
+        without_cold = warm_values()
+        self._index.set_items(available=available)
+        low, high = COLD_OFFSETS
+        while high - low > _OFFSET_PRECISION:
+            middle = (low + high) / 2
+            self._index.set_items(offsets=tf.where(is_cold, middle, 0.0))
+            within = all(
+                value >= (1 - cold_item_budget) * reference
+                for value, reference in zip(warm_values(), without_cold, strict=True)
+            )
+            low, high = (middle, high) if within else (low, middle)
+        model.cold_offset.assign(low)
+        self._index.set_items(warm=tf.range(model.num_rows) <= model.catalogue.num_trained)
+        self._renew(None)
+
+    def _cold_items(self) -> tf.Tensor:
+        """Items to calibrate with, bool `[rows]`: the cold ones, or warm ones in their place."""
+        catalogue = self._model.catalogue
+        cold = (np.arange(len(catalogue.item_ids)) > catalogue.num_trained) & ~catalogue.retired
+        if cold.sum() < _STAND_INS * catalogue.num_items:
+            stand_ins = np.random.default_rng(0).random(len(cold)) < _STAND_INS
+            stand_ins[0] = False
+            cold |= stand_ins
+        return tf.constant(cold)
 
 
 def popularity_ranks(

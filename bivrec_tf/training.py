@@ -258,6 +258,6 @@ def fit(
             verbose=verbose,
         )
     progress.restore_best()
-    evaluator.calibrate(validation_data)
+    evaluator.calibrate(validation_data, config.cold_item_budget)
     metrics = evaluator.evaluate(validation_data, coverage=True)
     return TrainingResult(progress.history, progress.best_epoch, metrics)

@@ -63,8 +63,14 @@ def main() -> None:
     help="Folder for artifacts, logs and the pushed model. A second run there only does what "
     "changed.",
 )
+@click.option(
+    "--warm-start",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Start the multimodal view from this model of another catalogue: a version folder, or a "
+    "base path, whose newest version is meant.",
+)
 @_reports_user_errors
-def run(config_path: str, output: Path) -> None:
+def run(config_path: str, output: Path, warm_start: Path | None) -> None:
     """Run the whole pipeline on this machine.
 
     Reads the tables, builds sequences, encodes content, trains, evaluates, serves the model once
@@ -72,10 +78,14 @@ def run(config_path: str, output: Path) -> None:
     """
     from rich.console import Console
 
-    from pipeline.config import load_config
+    from pipeline.config import load_config, with_warm_start
 
     console = Console(highlight=False, markup=False)
     config = load_config(config_path)
+    if warm_start is not None:
+        training = config.training.model_copy(update={"warm_start": str(warm_start)})
+        training = with_warm_start(training, Path.cwd())
+        config = config.model_copy(update={"training": training})
     console.print(f"Pipeline {config.name}; log: {output / 'run.log'}")
 
     with quiet_imports():

@@ -217,6 +217,7 @@ def load_config(path: str | Path) -> PipelineConfig:
     return config.model_copy(
         update={
             "serving": serving,
+            "training": with_warm_start(config.training, path.parent),
             "modalities": with_paths(config.modalities, lambda file: _resolve(file, path.parent)),
         }
         | {
@@ -224,6 +225,23 @@ def load_config(path: str | Path) -> PipelineConfig:
             for name, source in (("interactions", config.interactions), ("items", config.items))
         }
     )
+
+
+def with_warm_start(training: TrainingConfig, folder: Path) -> TrainingConfig:
+    """Returns a training configuration whose warm start names a version folder.
+
+    Args:
+      training: Its `warm_start` may also be a model server's base path: the newest version is
+        meant, as it is now. The path is part of what a cached training is known by.
+      folder: Where relative paths start.
+    """
+    if training.warm_start is None:
+        return training
+    place = _resolve(training.warm_start, folder)
+    versions = [] if "://" in place else [p for p in Path(place).glob("*") if p.name.isdigit()]
+    if versions:
+        place = str(max(versions, key=lambda version: int(version.name)))
+    return training.model_copy(update={"warm_start": place})
 
 
 def dump_config(config: PipelineConfig) -> str:

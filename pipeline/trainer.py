@@ -21,6 +21,8 @@ from bivrec_tf.config import ModelConfig, TrainingConfig
 from bivrec_tf.errors import DataError
 from bivrec_tf.export import export
 from bivrec_tf.models import BiVRec
+from bivrec_tf.saved_model import read_saved_model
+from bivrec_tf.transfer import warm_start
 from components.content_encoder.modalities_file import read_modalities
 from components.item_features import read_item_features
 from components.sequence_trainer.executor import (
@@ -140,6 +142,12 @@ def run_fn(fn_args: FnArgs) -> None:
         training_config.loss,
         training_config.positions_per_sequence,
     )
+    encoders = {
+        name: {"encoder": part["encoder"], "fingerprint": part["fingerprint"]}
+        for name, part in (read_modalities(custom[ITEM_FEATURES_URI]) if patterns else {}).items()
+    }
+    if training_config.warm_start:
+        warm_start(model, read_saved_model(training_config.warm_start), encoders)
     lookup = TransformLookup(transform.transform_features_layer(), catalogue)
     batches = data.training_batches(
         windows, model_config.max_history, training_config.batch_size, training_config.seed
@@ -160,10 +168,6 @@ def run_fn(fn_args: FnArgs) -> None:
         log_directory=os.path.join(custom[TENSORBOARD], os.path.basename(fn_args.model_run_dir)),
         verbose=0,
     )
-    encoders = {
-        name: {"encoder": part["encoder"], "fingerprint": part["fingerprint"]}
-        for name, part in (read_modalities(custom[ITEM_FEATURES_URI]) if patterns else {}).items()
-    }
     export(model, fn_args.serving_model_dir, lookup, result.metrics, encoders=encoders)
     # What could resume this training is of no more use: the model is exported.
     shutil.rmtree(checkpoints)

@@ -150,11 +150,21 @@ class MultiInterestTopK(TopK):
         """
         for view, table in candidates.items():
             self._tables[view].assign(tf.cast(table, tf.float32))
-        self.set_offsets(offsets)
+        self.set_items(offsets=offsets)
 
-    def set_offsets(self, offsets: tf.Tensor) -> None:
-        """Replaces what is added to the scores, float `[rows]`."""
-        self._offsets.assign(offsets)
+    def set_items(
+        self,
+        warm: tf.Tensor | None = None,
+        available: tf.Tensor | None = None,
+        offsets: tf.Tensor | None = None,
+    ) -> None:
+        """Replaces what is known of the items beside their vectors; see `index`."""
+        if warm is not None:
+            self._warm.assign(tf.cast(warm, tf.float32))
+        if available is not None:
+            self._available.assign(available)
+        if offsets is not None:
+            self._offsets.assign(offsets)
 
     def call(self, queries, k=None):
         """Returns scores and identifiers `[n, k]` of the best items; see `TopK.call`."""

@@ -197,7 +197,10 @@ def _scores(signatures: Mapping[str, Any], history: Sequence[str]) -> dict[str, 
     answer = signatures[features.RECOMMEND](
         **{
             features.HISTORY: tf.constant([list(history)]),
+            features.EXCLUDE: tf.constant([[""]]),
             features.K: tf.constant(_MOST_COMPARED),
+            features.ID_WEIGHT: tf.constant(-1.0),
+            features.FILTER_SEEN: tf.constant(True),
         }
     )
     ids, scores = answer[features.ITEM_IDS][0].numpy(), answer[features.SCORES][0].numpy()
