@@ -93,7 +93,7 @@ def refresh_model(
     report = RefreshReport(items=int(model.catalogue.num_items - model.catalogue.retired.sum()))
     unchanged = _count_changes(saved, model, report)
     histories = _histories(saved, unchanged)
-    _compare_scores(served, output_directory, histories, unchanged, report)
+    compare_scores(served, output_directory, histories, unchanged, report)
     new = _rank_new_items(saved, model, report)
     answers = list(offline_answers(model, histories))
     for item_id, rank in new[:_NEW_ITEMS_SERVED]:
@@ -164,13 +164,22 @@ def _histories(saved: SavedRecommender, unchanged: set[str]) -> list[list[str]]:
     return histories
 
 
-def _compare_scores(
+def compare_scores(
     served: str,
     refreshed: str,
     histories: Sequence[Sequence[str]],
     unchanged: set[str],
     report: RefreshReport,
 ) -> None:
+    """Compares the scores that two exported models give unchanged items.
+
+    Args:
+        served: SavedModel that is served now.
+        refreshed: SavedModel that shall take its place.
+        histories: item ids, of items that mean the same to both.
+        unchanged: ids of items whose content did not change.
+        report: where the comparison and the problems go.
+    """
     before, after = (tf.saved_model.load(place).signatures for place in (served, refreshed))
     for number, history in enumerate(histories):
         old, new = (_scores(signatures, history) for signatures in (before, after))
@@ -179,7 +188,8 @@ def _compare_scores(
             if item_id not in unchanged:
                 continue
             allowed = SCORE_TOLERANCE * max(1.0, abs(score))
-            if item_id not in new and score <= lowest + allowed:
+            is_cut = len(new) == _MOST_COMPARED and score <= lowest + allowed
+            if item_id not in new and is_cut:
                 continue  # New items took its place among those that were asked for.
             found = new.get(item_id, float("nan"))
             difference = abs(found - score) / max(1.0, abs(score))

@@ -1,0 +1,76 @@
+"""The refresh's own guard: a model that scores otherwise must not pass for the served one."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+
+from bivrec_tf.catalogue import ItemCatalogue, ItemFeatures
+from bivrec_tf.config import ModelConfig
+from bivrec_tf.errors import DataError
+from bivrec_tf.export import export
+from bivrec_tf.models import BiVRec
+from components.model_refresher.refresh_model import RefreshReport, compare_scores, refresh_model
+
+NAMES = [f"item {n}" for n in range(12)]
+ENCODER = {"text": {"encoder": "e", "fingerprint": "f" * 20}}
+
+
+def content(names):
+    return [
+        ItemFeatures(name, {"text": np.random.default_rng([*name.encode()]).normal(size=5)})
+        for name in names
+    ]
+
+
+def exported(folder, seed):
+    tf_keras.utils.set_random_seed(seed)
+    catalogue = ItemCatalogue.build(NAMES, range(12, 0, -1), content(NAMES))
+    model = BiVRec(ModelConfig(dimension=8, max_history=5, num_interests=2), catalogue)
+    model.build_variables()
+    for variable in model.trainable_variables:
+        variable.assign_add(tf.random.normal(variable.shape) * 0.3)
+    export(model, folder, encoders=ENCODER)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    return exported(tmp_path_factory.mktemp("served") / "1", seed=1)
+
+
+def test_a_model_of_other_weights_is_found_out(served, tmp_path):
+    other = exported(tmp_path / "1", seed=2)
+    report = RefreshReport()
+    compare_scores(served, other, [NAMES[:3], NAMES[4:9]], set(NAMES), report)
+    assert report.scores_compared > 0 and report.largest_difference > 1e-3
+    assert 0 < len(report.problems) <= 5
+    assert "whose content did not change" in report.problems[0]
+
+
+def test_a_missing_item_is_found_out(served, tmp_path):
+    """An unchanged item that the new model does not return at all."""
+    report, _ = refresh_model(served, content(NAMES[1:]), ENCODER, str(tmp_path / "1"))
+    assert report.retired == 1 and not report.problems
+    blind = RefreshReport()
+    compare_scores(served, str(tmp_path / "1"), [NAMES[5:7]], set(NAMES), blind)
+    assert any(repr(NAMES[0]) in problem for problem in blind.problems)
+
+
+def test_new_items_are_ranked_and_their_answers_kept_for_the_server(served, tmp_path):
+    items = [*content(NAMES), *content(["new a", "new b"]), ItemFeatures("bare", {})]
+    report, answers = refresh_model(served, items, ENCODER, str(tmp_path / "1"))
+    assert (report.items, report.new, report.new_without_content) == (15, 3, 1)
+    assert report.largest_difference <= 1e-6 and report.problems == []
+    assert 1 <= report.median_rank_of_new <= 15
+    asked = [answer for answer in answers if not answer.filter_seen]
+    assert {answer.history[0] for answer in asked} == {"new a", "new b"}
+    assert all(answer.history[0] in answer.item_ids for answer in asked)
+
+
+def test_vectors_of_another_encoder_are_refused(served, tmp_path):
+    other = {"text": {"encoder": "other", "fingerprint": "0" * 20}}
+    with pytest.raises(DataError, match="these are of 'other'"):
+        refresh_model(served, content(NAMES), other, str(tmp_path / "1"))
+    with pytest.raises(DataError, match="these are of none"):
+        refresh_model(served, content(NAMES), {}, str(tmp_path / "1"))
