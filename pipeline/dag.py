@@ -80,6 +80,37 @@ def encode_content(
     return [encoder, ContentValidator(item_features=encoder.outputs["item_features"], model=model)]
 
 
+def served_and_pushed(
+    config: PipelineConfig,
+    paths: PipelinePaths,
+    model: BaseComponent,
+    blessing: BaseChannel,
+    requested_at: str,
+) -> list[BaseComponent]:
+    """Creates what serves a model once to check its answers, and pushes it if it is blessed.
+
+    Args:
+      config: The pipeline's configuration.
+      paths: Where a run keeps what.
+      model: The component whose outputs are `model` and `model_run`.
+      blessing: The verdict on the model itself.
+      requested_at: See `IdempotentPusher`.
+    """
+    serving_validator = ServingValidator(
+        model=model.outputs["model"],
+        model_run=model.outputs["model_run"],
+        tolerance=config.serving.score_tolerance,
+    )
+    pusher = IdempotentPusher(
+        model=model.outputs["model"],
+        model_blessing=blessing,
+        infra_blessing=serving_validator.outputs["blessing"],
+        base_directory=paths.push,
+        requested_at=requested_at,
+    ).with_id("Pusher")
+    return [serving_validator, pusher]
+
+
 def create_components(config: PipelineConfig, paths: PipelinePaths, requested_at: str = "") -> list:
     """Creates all components, wired up.
 
@@ -157,18 +188,6 @@ def create_components(config: PipelineConfig, paths: PipelinePaths, requested_at
         baseline_model=blessed.outputs["model"],
         eval_config=evaluation_config(config.gate),
     )
-    serving_validator = ServingValidator(
-        model=train.outputs["model"],
-        model_run=train.outputs["model_run"],
-        tolerance=config.serving.score_tolerance,
-    )
-    pusher = IdempotentPusher(
-        model=train.outputs["model"],
-        model_blessing=evaluator.outputs["blessing"],
-        infra_blessing=serving_validator.outputs["blessing"],
-        base_directory=paths.push,
-        requested_at=requested_at,
-    ).with_id("Pusher")
     return [
         *nodes,
         sequence_builder,
@@ -178,8 +197,7 @@ def create_components(config: PipelineConfig, paths: PipelinePaths, requested_at
         train,
         blessed,
         evaluator,
-        serving_validator,
-        pusher,
+        *served_and_pushed(config, paths, train, evaluator.outputs["blessing"], requested_at),
     ]
 
 

@@ -6,12 +6,10 @@ from rich.console import Console
 from tfx import v1 as tfx
 
 from bivrec_tf.errors import ConfigError
-from components.idempotent_pusher.component import IdempotentPusher
 from components.idempotent_pusher.executor import newest_version
 from components.model_refresher.component import ModelRefresher
-from components.serving_validator.component import ServingValidator
 from pipeline.config import PipelineConfig, load_config
-from pipeline.dag import PipelinePaths, encode_content, read_items, validated
+from pipeline.dag import PipelinePaths, encode_content, read_items, served_and_pushed, validated
 from pipeline.local_runner import Output, run_components
 from pipeline.results import RefreshResult, read_refresh_result
 
@@ -38,18 +36,6 @@ def create_refresh_components(
     base = served_model.outputs["result"]
     encoder, content_validator = encode_content(config, paths, items, base)
     refresher = ModelRefresher(served=base, item_features=encoder.outputs["item_features"])
-    serving_validator = ServingValidator(
-        model=refresher.outputs["model"],
-        model_run=refresher.outputs["model_run"],
-        tolerance=config.serving.score_tolerance,
-    )
-    pusher = IdempotentPusher(
-        model=refresher.outputs["model"],
-        model_blessing=refresher.outputs["blessing"],
-        infra_blessing=serving_validator.outputs["blessing"],
-        base_directory=paths.push,
-        requested_at=requested_at,
-    ).with_id("Pusher")
     return [
         items,
         *validated(items, "Item"),
@@ -57,8 +43,7 @@ def create_refresh_components(
         encoder,
         content_validator,
         refresher,
-        serving_validator,
-        pusher,
+        *served_and_pushed(config, paths, refresher, refresher.outputs["blessing"], requested_at),
     ]
 
 

@@ -68,7 +68,7 @@ def read_result(metadata_file: Path) -> RunResult:
     Args:
       metadata_file: The run's SQLite metadata store.
     """
-    artifacts = _latest_outputs(metadata_file)
+    artifacts = latest_outputs(metadata_file)
     evaluation = artifacts[("Evaluator", "evaluation")].uri
     metrics, baseline = read_metrics(evaluation)
     validation = tfma.load_validation_result(evaluation)
@@ -90,7 +90,7 @@ def read_refresh_result(metadata_file: Path) -> RefreshResult:
     Args:
       metadata_file: The run's SQLite metadata store.
     """
-    artifacts = _latest_outputs(metadata_file)
+    artifacts = latest_outputs(metadata_file)
     report = _property(artifacts[("ModelRefresher", "blessing")], REPORT_PROPERTY)
     return RefreshResult(
         report=json.loads(report),
@@ -179,7 +179,7 @@ def _failures(validation) -> list[str]:
     return found
 
 
-def _latest_outputs(
+def latest_outputs(
     metadata_file: Path,
 ) -> dict[tuple[str, str], proto.Artifact]:
     """Outputs of the latest run by (component, name), whether made or taken from the cache."""

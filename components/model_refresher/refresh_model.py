@@ -15,6 +15,7 @@ from bivrec_tf.errors import DataError
 from bivrec_tf.export import DEFAULT_K, export
 from bivrec_tf.models import BiVRec
 from bivrec_tf.saved_model import SavedRecommender, read_saved_model, restore
+from components.folders import copy_folder
 from components.serving_validator.offline import OfflineAnswer, offline_answers
 
 SCORE_TOLERANCE = 1e-6
@@ -56,6 +57,11 @@ class RefreshReport:
     median_rank_of_new: float | None = None
     problems: list[str] = field(default_factory=list)
 
+    @property
+    def is_new(self) -> bool:
+        """Whether the refreshed model differs from the served one at all."""
+        return any((self.new, self.changed, self.returned, self.retired))
+
     def to_json(self) -> str:
         """Returns the report as a JSON object."""
         return json.dumps(dataclasses.asdict(self), indent=2)
@@ -89,9 +95,13 @@ def refresh_model(
         name: {key: value for key, value in part.items() if key != "dimension"}
         for name, part in saved.modalities.items()
     }
-    export(model, output_directory, None, saved.description["validation"], encoders=encoders)
     report = RefreshReport(items=int(model.catalogue.num_items - model.catalogue.retired.sum()))
     unchanged = _count_changes(saved, model, report)
+    if report.is_new:
+        export(model, output_directory, None, saved.description["validation"], encoders=encoders)
+    else:
+        # The very same files: whoever pushes sees that this model is served already.
+        copy_folder(served, output_directory)
     histories = _histories(saved, unchanged)
     compare_scores(served, output_directory, histories, unchanged, report)
     new = _rank_new_items(saved, model, report)

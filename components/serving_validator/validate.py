@@ -1,16 +1,14 @@
 """Replays requests through a real server process and compares with answers computed offline."""
 
 import json
-import shutil
+import os
 import statistics
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
-import tensorflow as tf
-
+from components.folders import copy_folder
 from components.serving_validator.offline import OfflineAnswer
 from serving.client import RecommenderClient
 from serving.errors import ServingError
@@ -96,7 +94,7 @@ def validate_serving(
     """
     verdict = Verdict()
     with tempfile.TemporaryDirectory() as base:
-        _copy(model_directory, Path(base) / _VERSION)
+        copy_folder(model_directory, os.path.join(base, _VERSION))
         try:
             with (
                 ServerProcess(base, poll_seconds=0) as server,
@@ -137,15 +135,3 @@ def _replay(
     verdict.median_milliseconds = round(statistics.median(milliseconds), 2)
     milliseconds.sort()
     verdict.slow_milliseconds = round(milliseconds[int(0.95 * (len(milliseconds) - 1))], 2)
-
-
-def _copy(source: str, target: Path) -> None:
-    """Copies a SavedModel, which may live in a bucket, to where a local server can read it."""
-    if "://" not in source:
-        shutil.copytree(source, target)
-        return
-    for folder, _, files in tf.io.gfile.walk(source):
-        to = target / folder[len(source) :].strip("/")
-        to.mkdir(parents=True, exist_ok=True)
-        for name in files:
-            tf.io.gfile.copy(f"{folder.rstrip('/')}/{name}", str(to / name))

@@ -10,6 +10,7 @@ from bivrec_tf.config import ModelConfig
 from bivrec_tf.errors import DataError
 from bivrec_tf.export import export
 from bivrec_tf.models import BiVRec
+from components.idempotent_pusher.executor import fingerprint
 from components.model_refresher.refresh_model import RefreshReport, compare_scores, refresh_model
 
 NAMES = [f"item {n}" for n in range(12)]
@@ -66,6 +67,12 @@ def test_new_items_are_ranked_and_their_answers_kept_for_the_server(served, tmp_
     asked = [answer for answer in answers if not answer.filter_seen]
     assert {answer.history[0] for answer in asked} == {"new a", "new b"}
     assert all(answer.history[0] in answer.item_ids for answer in asked)
+
+
+def test_a_refresh_that_changes_nothing_gives_the_very_same_files(served, tmp_path):
+    report, answers = refresh_model(served, content(NAMES), ENCODER, str(tmp_path / "1"))
+    assert not report.is_new and answers and not report.problems
+    assert fingerprint(str(tmp_path / "1")) == fingerprint(served)
 
 
 def test_vectors_of_another_encoder_are_refused(served, tmp_path):
