@@ -1,5 +1,6 @@
 """Full-ranking evaluation of a model on a held-out split."""
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +16,8 @@ from bivrec_tf.metrics import (
     ReciprocalRank,
 )
 from bivrec_tf.models import BiVRec
+
+logger = logging.getLogger(__name__)
 
 CUT_OFFS = (10, 20, 50)
 SELECTION_METRIC = "ndcg_at_10"
@@ -184,6 +187,13 @@ class RankingEvaluator:
         without_cold = warm_values()
         self._index.set_items(available=available)
         low, high = COLD_OFFSETS
+        if not all(without_cold):
+            logger.warning(
+                "cold items keep the offset %.1f: no trained item was found in validation, so "
+                "nothing tells what they would cost",
+                float(model.cold_offset),
+            )
+            low = high = float(model.cold_offset)
         while high - low > _OFFSET_PRECISION:
             middle = (low + high) / 2
             self._index.set_items(offsets=tf.where(is_cold, middle, 0.0))
@@ -200,10 +210,10 @@ class RankingEvaluator:
         """Items to calibrate with, bool `[rows]`: the cold ones, or warm ones in their place."""
         catalogue = self._model.catalogue
         cold = (np.arange(len(catalogue.item_ids)) > catalogue.num_trained) & ~catalogue.retired
-        if cold.sum() < _STAND_INS * catalogue.num_items:
-            stand_ins = np.random.default_rng(0).random(len(cold)) < _STAND_INS
-            stand_ins[0] = False
-            cold |= stand_ins
+        missing = int(_STAND_INS * catalogue.num_items) - int(cold.sum())
+        if missing > 0:
+            warm = np.arange(1, catalogue.num_trained + 1)
+            cold[np.random.default_rng(0).choice(warm, missing, replace=False)] = True
         return tf.constant(cold)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from bivrec_tf import features
-from bivrec_tf.content_statistics import content_statistics, to_json
+from bivrec_tf.content_statistics import ModalityStatistics, content_statistics, to_json
 from bivrec_tf.data import ItemLookup, parse_sequences
 from bivrec_tf.evaluation import popularity_ranks, ranking_metrics
 from bivrec_tf.metrics import RankingMetric
@@ -263,6 +263,7 @@ def export(
     metrics: Mapping[str, float] | None = None,
     default_k: int = DEFAULT_K,
     encoders: Mapping[str, Mapping[str, str | None]] | None = None,
+    statistics: Mapping[str, ModalityStatistics] | None = None,
 ) -> ServingModule:
     """Writes a SavedModel that TensorFlow Serving loads as it is.
 
@@ -274,6 +275,7 @@ def export(
       default_k: Results of a signature that takes no k.
       encoders: `encoder` and `fingerprint` of every modality, where they are known: what a later
         refresh or transfer holds its own features against.
+      statistics: Of the content that the model was trained with; the catalogue's without it.
 
     Returns:
       The module that was saved.
@@ -298,7 +300,8 @@ def export(
         "cold_offset": float(model.cold_offset),
         "validation": dict(metrics or {}),
     }
-    statistics = content_statistics(catalogue.items(), catalogue.modalities)
+    if statistics is None:
+        statistics = content_statistics(catalogue.items(), catalogue.modalities)
     for place, text in (
         (DESCRIPTION_FILE, json.dumps(description, indent=2, sort_keys=True)),
         (CONTENT_STATISTICS_FILE, to_json(statistics)),

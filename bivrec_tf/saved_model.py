@@ -1,6 +1,7 @@
 """Reading an exported model back: for new items without training, and for transfer."""
 
 import json
+import logging
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -12,10 +13,13 @@ import tensorflow as tf
 
 from bivrec_tf.catalogue import ItemCatalogue, ItemFeatures
 from bivrec_tf.config import ModelConfig
+from bivrec_tf.content_statistics import ModalityStatistics, from_json
 from bivrec_tf.errors import ConfigError, DataError
-from bivrec_tf.export import DESCRIPTION_FILE, ServingModule
+from bivrec_tf.export import CONTENT_STATISTICS_FILE, DESCRIPTION_FILE, ServingModule
 from bivrec_tf.features import VIEWS
 from bivrec_tf.models import BiVRec
+
+logger = logging.getLogger(__name__)
 
 ID, MM = VIEWS
 _VARIABLES = os.path.join("variables", "variables")
@@ -36,6 +40,7 @@ class SavedRecommender:
       listed: bool `[rows]`, see `ItemCatalogue`.
       retired: bool `[rows]`, see `ItemCatalogue`.
       content_hashes: int64 `[rows]`, see `ItemCatalogue.content_hashes`.
+      content_statistics: Of the content that it was trained with.
       tables: float32 `[rows, D]`, the index's item vectors of every view.
     """
 
@@ -48,6 +53,7 @@ class SavedRecommender:
     listed: np.ndarray
     retired: np.ndarray
     content_hashes: np.ndarray
+    content_statistics: Mapping[str, ModalityStatistics]
     tables: Mapping[str, np.ndarray]
 
     @property
@@ -71,21 +77,14 @@ def read_saved_model(directory: str | os.PathLike) -> SavedRecommender:
       ConfigError: There is no such model, or it was exported by a version that kept too little.
     """
     directory = os.fspath(directory)
-    description_file = os.path.join(directory, DESCRIPTION_FILE)
     try:
-        with tf.io.gfile.GFile(description_file) as file:
-            description = json.loads(file.read())
+        description = json.loads(_read(directory, DESCRIPTION_FILE))
         reader = tf.train.load_checkpoint(os.path.join(directory, _VARIABLES))
     except (tf.errors.OpError, ValueError) as error:
         raise ConfigError(
             f"{directory}: not a model exported by BiVRec-TF ({error}). Name the version folder, "
             "which holds saved_model.pb and assets.extra."
         ) from error
-    if "modalities" not in description:
-        raise ConfigError(
-            f"{directory}: exported by version {description.get('bivrec_tf_version')}, which kept "
-            "no weights to go on from. Train and push a model with this version first."
-        )
     parts: dict[str, dict[str, np.ndarray]] = {}
     for key in reader.get_variable_to_shape_map():
         name, _, inner = key.removesuffix(_VALUE).partition("/")
@@ -93,19 +92,32 @@ def read_saved_model(directory: str | os.PathLike) -> SavedRecommender:
             # A checkpoint's keys escape slashes in the names of a dictionary.
             inner = re.sub(r"\.(.)", lambda match: "/" if match[1] == "S" else match[1], inner)
             parts.setdefault(name, {})[inner] = reader.get_tensor(key)
-    catalogue = parts["saved_catalogue"]
-    return SavedRecommender(
-        directory=directory,
-        description=description,
-        config=ModelConfig.model_validate(description["model"]),
-        weights=parts["saved_weights"],
-        item_ids=tuple(item.decode() for item in catalogue["item_ids"].tolist()),
-        counts=catalogue["counts"],
-        listed=catalogue["listed"],
-        retired=catalogue["retired"],
-        content_hashes=catalogue["content_hashes"],
-        tables=parts["saved_tables"],
-    )
+    try:
+        catalogue = parts["saved_catalogue"]
+        return SavedRecommender(
+            directory=directory,
+            description={**description, "modalities": dict(description["modalities"])},
+            config=ModelConfig.model_validate(description["model"]),
+            weights=parts["saved_weights"],
+            item_ids=tuple(item.decode() for item in catalogue["item_ids"].tolist()),
+            counts=catalogue["counts"],
+            listed=catalogue["listed"],
+            retired=catalogue["retired"],
+            content_hashes=catalogue["content_hashes"],
+            content_statistics=from_json(_read(directory, CONTENT_STATISTICS_FILE)),
+            tables=parts["saved_tables"],
+        )
+    except (tf.errors.OpError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{directory}: exported by another version of BiVRec-TF, or damaged: it does not hold "
+            f"what there is to go on from ({error!r:.200}). Train and push a model with this "
+            "version first."
+        ) from error
+
+
+def _read(directory: str, name: os.PathLike) -> str:
+    with tf.io.gfile.GFile(os.path.join(directory, os.fspath(name))) as file:
+        return file.read()
 
 
 def restore(saved: SavedRecommender, items: Iterable[ItemFeatures]) -> BiVRec:
@@ -133,9 +145,20 @@ def restore(saved: SavedRecommender, items: Iterable[ItemFeatures]) -> BiVRec:
         )
     dimensions = {name: part["dimension"] for name, part in saved.modalities.items()}
     items = list(items)
+    unknown = {name for item in items for name in item.features} - dimensions.keys()
+    if unknown:
+        logger.warning(
+            "%s was trained without %s: it is left out until a model is trained with it",
+            saved.directory,
+            ", ".join(sorted(unknown)),
+        )
+        items = [
+            ItemFeatures(item.item_id, {n: v for n, v in item.features.items() if n in dimensions})
+            for item in items
+        ]
     for item in items:
         for name, vector in item.features.items():
-            if dimensions.get(name) != len(vector):
+            if dimensions[name] != len(vector):
                 raise DataError(
                     f"item {item.item_id!r}: feature {name!r} of {len(vector)} values; the model "
                     f"was trained with {dimensions}. Use the modalities and encoders that it was "

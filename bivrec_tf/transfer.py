@@ -109,7 +109,8 @@ def _common_modalities(model, saved, encoders, report) -> set[str]:
             report.not_loaded[name] = "the other model has no such modality"
         elif there["dimension"] != dimension:
             report.not_loaded[name] = f"{there['dimension']} values there, {dimension} here"
-        elif there.get("fingerprint") != here:
+        elif here is None or there.get("fingerprint") != here:
+            # Two shops' own vectors of one name and length: nothing says that they mean the same.
             report.not_loaded[name] = (
                 f"made by another encoder there ({there.get('encoder') or 'not named'})"
             )

@@ -56,6 +56,12 @@ def cluster_config(config: PipelineConfig) -> PipelineConfig:
     update["modalities"] = with_paths(
         config.modalities, lambda path: on_cluster("a file of a modality", path)
     )
+    warm_start = config.training.warm_start
+    if warm_start is not None and "://" not in warm_start:
+        raise ConfigError(
+            f"training.warm_start is {warm_start}, a folder of this machine, which the cluster "
+            "cannot read: copy that version to a bucket and give its URI"
+        )
     return config.model_copy(update=update)
 
 

@@ -125,8 +125,15 @@ def run(config_path: str, output: Path, warm_start: Path | None) -> None:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="YAML file; that of the folder's latest run without it.",
 )
+@click.option(
+    "--max-retired",
+    default=0.2,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="Share of the listed items that may be retired at once: half an export empties no shop.",
+)
 @_reports_user_errors
-def refresh(output: Path, items: Path, config_path: Path | None) -> None:
+def refresh(output: Path, items: Path, config_path: Path | None, max_retired: float) -> None:
     """Push the served model with an updated item table, without training.
 
     New items are recommended from their content; items that are no longer listed are understood
@@ -140,7 +147,7 @@ def refresh(output: Path, items: Path, config_path: Path | None) -> None:
         from pipeline.refresh import refresh_locally
         from pipeline.show import show_refresh
 
-    result = refresh_locally(output, items, console, config_path)
+    result = refresh_locally(output, items, console, config_path, max_retired)
     show_refresh(console, result)
     if result.pushed_to is None:
         console.print("The model was not pushed.")

@@ -181,7 +181,7 @@ def run_locally(config: PipelineConfig, directory: Path, console: Console) -> Ru
         output.directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"--output {directory}: cannot be created: {error.strerror}") from error
-    _claim(output, config)
+    claim(output, config)
     output.configuration.write_text(dump_config(config))
     run_components(
         output,
@@ -189,6 +189,7 @@ def run_locally(config: PipelineConfig, directory: Path, console: Console) -> Ru
         console,
         lambda requested_at: create_components(config, output.paths(config), requested_at),
     )
+    output.code.write_text(code_fingerprint())
     return read_result(output.metadata)
 
 
@@ -212,9 +213,10 @@ def run_components(
     """
     code = code_fingerprint()
     is_same_code = output.code.exists() and output.code.read_text() == code
-    # Until this run is over the folder holds artifacts of both: a run that breaks off must not
-    # leave the old mark, or the old code would be given what the new one made.
-    output.code.unlink(missing_ok=True)
+    if not is_same_code:
+        # From here on the folder holds artifacts of both. Only a run of the whole pipeline, which
+        # then takes nothing from the cache, makes them all anew and marks them.
+        output.code.unlink(missing_ok=True)
     pipeline = create_pipeline(
         config,
         output.paths(config),
@@ -226,10 +228,9 @@ def run_components(
     )
     with _logged(output, console, len(pipeline.components)), user_errors():
         tfx.orchestration.LocalDagRunner().run(pipeline)
-    output.code.write_text(code)
 
 
-def _claim(output: Output, config: PipelineConfig) -> None:
+def claim(output: Output, config: PipelineConfig) -> None:
     """One output folder holds one pipeline: artifacts of two would be taken for one another's."""
     marker = output.directory / "pipeline_name"
     if marker.exists() and marker.read_text() != config.name:

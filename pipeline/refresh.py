@@ -6,16 +6,22 @@ from rich.console import Console
 from tfx import v1 as tfx
 
 from bivrec_tf.errors import ConfigError
+from components.content_encoder.content_config import PrecomputedModality
 from components.idempotent_pusher.executor import newest_version
 from components.model_refresher.component import ModelRefresher
+from components.model_refresher.refresh_model import MAX_RETIRED
 from pipeline.config import PipelineConfig, load_config
 from pipeline.dag import PipelinePaths, encode_content, read_items, served_and_pushed, validated
-from pipeline.local_runner import Output, run_components
+from pipeline.local_runner import Output, claim, run_components
 from pipeline.results import RefreshResult, read_refresh_result
 
 
 def create_refresh_components(
-    config: PipelineConfig, paths: PipelinePaths, served: str, requested_at: str = ""
+    config: PipelineConfig,
+    paths: PipelinePaths,
+    served: str,
+    requested_at: str = "",
+    max_retired: float = MAX_RETIRED,
 ) -> list:
     """Creates the nodes of a refresh.
 
@@ -25,6 +31,7 @@ def create_refresh_components(
       paths: Where a run keeps what.
       served: Version folder that is served now.
       requested_at: See `IdempotentPusher`.
+      max_retired: Share of the listed items that may be retired at once.
 
     Returns:
       TFX nodes.
@@ -35,7 +42,9 @@ def create_refresh_components(
     ).with_id("ServedModel")
     base = served_model.outputs["result"]
     encoder, content_validator = encode_content(config, paths, items, base)
-    refresher = ModelRefresher(served=base, item_features=encoder.outputs["item_features"])
+    refresher = ModelRefresher(
+        served=base, item_features=encoder.outputs["item_features"], max_retired=max_retired
+    )
     return [
         items,
         *validated(items, "Item"),
@@ -48,7 +57,11 @@ def create_refresh_components(
 
 
 def refresh_locally(
-    directory: Path, items: Path, console: Console, config_path: Path | None = None
+    directory: Path,
+    items: Path,
+    console: Console,
+    config_path: Path | None = None,
+    max_retired: float = MAX_RETIRED,
 ) -> RefreshResult:
     """Refreshes the model that is served from an output folder.
 
@@ -57,6 +70,7 @@ def refresh_locally(
       items: The updated item table, with the columns of the one that the model was trained with.
       console: Where progress is shown.
       config_path: Configuration; that of the folder's latest run without it.
+      max_retired: Share of the listed items that may be retired at once.
 
     Returns:
       What was done and found.
@@ -75,6 +89,13 @@ def refresh_locally(
             f"{path}: no modalities: without content nothing is known of a new item. Add "
             "modalities and train once."
         )
+    claim(output, config)
+    for modality in config.modalities:
+        if isinstance(modality, PrecomputedModality) and modality.file and not modality.ids:
+            raise ConfigError(
+                f"{path}: the rows of {modality.file} belong to the items by their order in the "
+                "table, which another table need not have. Give its `ids`."
+            )
     source = config.items.model_copy(update={"path": str(items.resolve())})
     config = config.model_copy(update={"items": source})
     paths = output.paths(config)
@@ -85,6 +106,8 @@ def refresh_locally(
         output,
         config,
         console,
-        lambda requested_at: create_refresh_components(config, paths, served, requested_at),
+        lambda requested_at: create_refresh_components(
+            config, paths, served, requested_at, max_retired
+        ),
     )
     return read_refresh_result(output.metadata)

@@ -63,8 +63,10 @@ def show_refresh(console: Console, result: "RefreshResult") -> None:
         ("new", "new"),
         ("new_without_content", "of them without any content"),
         ("changed", "content changed"),
+        ("reencoded", "same content, encoded again"),
         ("returned", "listed again"),
         ("retired", "no longer listed, retired"),
+        ("vectors_compared", "vectors of unchanged items compared"),
         ("scores_compared", "scores of unchanged items compared"),
     ):
         table.add_row(label, f"{report[name]:,}")

@@ -147,6 +147,46 @@ def test_cold_items_cost_warm_ones_no_more_than_the_budget(model, batches, budge
     assert -12.0 < offset < 6.0
 
 
+def test_without_cold_items_warm_ones_stand_in_and_ranks_stay_theirs(model, batches):
+    catalogue = ItemCatalogue.build(
+        [f"i{n}" for n in range(40)],
+        range(80, 40, -1),
+        [ItemFeatures(f"i{n}", {"text": np.cos(np.arange(4) * n)}) for n in range(40)],
+    )
+    all_warm = BiVRec(model.config, catalogue)
+    all_warm.build_variables()
+    rng = np.random.default_rng(1)
+    for variable in all_warm.trainable_variables:
+        variable.assign(rng.normal(size=variable.shape) * 0.5)
+    sequences = []
+    for _ in range(60):
+        drawn = rng.permutation([f"i{n}" for n in range(40)]).tolist()
+        sequences.append(("u", drawn[:5], drawn[5:6]))
+    lookup = data.ItemLookup(catalogue)
+    own = data.evaluation_batches(data.serialize_sequences(sequences), lookup, 20)
+    evaluator = RankingEvaluator(all_warm)
+    offsets = []
+    for budget in (0.0, 0.3):
+        evaluator.calibrate(own, budget)
+        offsets.append(float(all_warm.cold_offset))
+        for ranks, batch in zip(evaluator.ranks(own), own, strict=True):
+            weight = float(all_warm.id_weight)
+            expected = naive_ranks(all_warm, batch, weight, offsets[-1], True)
+            np.testing.assert_array_equal(ranks, expected)
+    assert -12 < offsets[0] < offsets[1] <= 6
+
+
+def test_where_no_trained_item_is_found_the_offset_stays(model, caplog):
+    lookup = data.ItemLookup(model.catalogue)
+    nothing = data.evaluation_batches(
+        data.serialize_sequences([("u", [], ["never heard of"])]), lookup, 10
+    )
+    model.cold_offset.assign(-3.0)
+    RankingEvaluator(model).calibrate(nothing)
+    assert float(model.cold_offset) == -3.0
+    assert "cold items keep the offset -3.0" in caplog.text
+
+
 def test_a_larger_budget_never_shows_cold_items_less(model, batches):
     offsets = []
     for budget in (0.0, 0.002, 0.005, 0.5):

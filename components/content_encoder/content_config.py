@@ -58,6 +58,8 @@ class PrecomputedModality(ComponentConfig):
             row i of the file belongs to row i of the item table.
         id_column: column of `ids` with the item ids.
         row_column: column of `ids` with the rows, counted from 0.
+        made_by: name of what made the vectors, with its version. Where a model and a catalogue
+            name the same, their vectors mean the same: needed for a warm start.
     """
 
     name: ModalityName
@@ -67,6 +69,7 @@ class PrecomputedModality(ComponentConfig):
     ids: str | None = None
     id_column: str = features.ITEM_ID
     row_column: str = features.ROW
+    made_by: str | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> "PrecomputedModality":

@@ -130,11 +130,12 @@ def encode_items(
     modalities: dict[str, ModalityInfo] = {}
     for modality in config.modalities:
         encoder = encoders.get(modality.name)
+        made_by = modality.made_by if isinstance(modality, PrecomputedModality) else None
         modalities[modality.name] = {
             "dimension": dimensions.get(modality.name),
             "kind": modality.kind,
-            "encoder": encoder.name if encoder else None,
-            "fingerprint": encoder.fingerprint if encoder else None,
+            "encoder": encoder.name if encoder else made_by,
+            "fingerprint": encoder.fingerprint if encoder else made_by,
         }
         if not counts[f"{modality.name}_present"]:
             logging.getLogger(__name__).warning(

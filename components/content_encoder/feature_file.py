@@ -4,6 +4,7 @@ import atexit
 import os
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -108,7 +109,7 @@ def _open_array(path: str) -> np.ndarray:
     """Maps an array into memory: what is not asked for is never read."""
     try:
         array = np.load(_local_copy(path), mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(
             f"{path}: cannot be read as .npy ({reason}). Expected an array of numbers as "

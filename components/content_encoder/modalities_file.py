@@ -17,8 +17,8 @@ class ModalityInfo(TypedDict):
     Attributes:
         dimension: length of the vectors; None if no item has one.
         kind: `text`, `image` or `precomputed`.
-        encoder: the encoder's `name`; None for precomputed vectors.
-        fingerprint: the encoder's `fingerprint`; None for precomputed vectors.
+        encoder: the encoder's `name`; `made_by`, or None, for precomputed vectors.
+        fingerprint: the encoder's `fingerprint`; `made_by`, or None, for precomputed vectors.
     """
 
     dimension: int | None

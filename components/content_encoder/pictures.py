@@ -49,6 +49,9 @@ def read_picture(path: str) -> bytes:
         UnreadableError: there is no such file, it is empty or too large, or cannot be opened.
     """
     try:
+        # A pipe or a device could keep the run waiting for ever.
+        if "://" not in path and not os.path.isfile(path) and os.path.exists(path):
+            raise UnreadableError("it is not a regular file")
         # Beam's local file system hides the reason; it is for everything else.
         with (
             FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)

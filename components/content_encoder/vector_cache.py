@@ -7,6 +7,7 @@ import logging
 import os
 import uuid
 import zipfile
+import zlib
 from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
@@ -152,7 +153,16 @@ class VectorCache:
             with FileSystems.open(path) as file:
                 shard = np.load(io.BytesIO(file.read()), allow_pickle=False)
                 keys, values = shard["keys"], shard["vectors"]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        # A zip file's damaged header can ask for a version or a compression that nobody knows.
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            EOFError,
+            RuntimeError,
+            zipfile.BadZipFile,
+            zlib.error,
+        ) as error:
             if not FileSystems.exists(path):
                 raise FileNotFoundError(path) from error
             raise _TornShardError(str(error)) from error

@@ -6,12 +6,13 @@ from tfx.types import standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 
 from components.model_refresher import executor
+from components.model_refresher.refresh_model import MAX_RETIRED
 
 
 class ModelRefresherSpec(types.ComponentSpec):
     """What goes in and comes out; see `ModelRefresher`."""
 
-    PARAMETERS: dict[str, ExecutionParameter] = {}
+    PARAMETERS = {executor.MAX_RETIRED_KEY: ExecutionParameter(type=float)}
     INPUTS = {
         executor.SERVED_KEY: ChannelParameter(type=standard_artifacts.Model),
         executor.ITEM_FEATURES_KEY: ChannelParameter(type=standard_artifacts.Examples),
@@ -34,16 +35,23 @@ class ModelRefresher(base_component.BaseComponent):
     SPEC_CLASS = ModelRefresherSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(executor.Executor)
 
-    def __init__(self, served: types.BaseChannel, item_features: types.BaseChannel):
+    def __init__(
+        self,
+        served: types.BaseChannel,
+        item_features: types.BaseChannel,
+        max_retired: float = MAX_RETIRED,
+    ):
         """Builds the component.
 
         Args:
             served: the version folder that is served now.
             item_features: features of the updated item table.
+            max_retired: share of the listed items that may be retired at once.
         """
         spec = ModelRefresherSpec(
             served=served,
             item_features=item_features,
+            max_retired=max_retired,
             model=types.Channel(type=standard_artifacts.Model),
             model_run=types.Channel(type=standard_artifacts.ModelRun),
             blessing=types.Channel(type=standard_artifacts.ModelBlessing),

@@ -19,6 +19,7 @@ from components.serving_validator.offline import OFFLINE_ANSWERS, write_offline_
 
 SERVED_KEY = "served"
 ITEM_FEATURES_KEY = "item_features"
+MAX_RETIRED_KEY = "max_retired"
 MODEL_KEY = "model"
 MODEL_RUN_KEY = "model_run"
 BLESSING_KEY = "blessing"
@@ -54,6 +55,7 @@ class Executor(BaseExecutor):
             read_item_features(files),
             read_modalities(item_features.uri),
             path_utils.serving_model_dir(model.uri),
+            exec_properties[MAX_RETIRED_KEY],
         )
         fileio.makedirs(model_run.uri)
         write_offline_answers(os.path.join(model_run.uri, OFFLINE_ANSWERS), answers)

@@ -13,6 +13,7 @@ from bivrec_tf import features
 from bivrec_tf.catalogue import ItemFeatures
 from bivrec_tf.errors import DataError
 from bivrec_tf.export import DEFAULT_K, export
+from bivrec_tf.features import VIEWS
 from bivrec_tf.models import BiVRec
 from bivrec_tf.saved_model import SavedRecommender, read_saved_model, restore
 from components.folders import copy_folder
@@ -20,12 +21,19 @@ from components.serving_validator.offline import OfflineAnswer, offline_answers
 
 SCORE_TOLERANCE = 1e-6
 """How far the score of an unchanged item may move, relative to max(1, score)."""
+REENCODED_TOLERANCE = 1e-3
+"""The same where content was encoded again: rounding differs with what shares a batch."""
+MAX_RETIRED = 0.2
+"""Share of the listed items that a refresh retires without being told that it may."""
 
+_MM = VIEWS[1]
 _HISTORIES = 64
 _MOST_COMPARED = 1000
 _NEW_ITEMS_RANKED = 200
 _NEW_ITEMS_SERVED = 20
 _MOST_PROBLEMS = 5
+# Vectors of length about 1 that differ by less were made from the same content.
+_SAME_VECTOR = 1e-4
 
 
 @dataclass
@@ -37,10 +45,12 @@ class RefreshReport:
         new: items that the served model did not know.
         new_without_content: those of them that nothing but their id is known of.
         changed: items whose content changed.
+        reencoded: items of the same content, encoded again with other rounding.
         returned: items that had been retired and are listed again.
         retired: items that the table lists no more.
         scores_compared: scores of unchanged items compared between the two models.
         largest_difference: the largest difference among them, relative to max(1, score).
+        vectors_compared: index vectors of unchanged items, all of them, compared likewise.
         median_rank_of_new: median rank of a new item when it is the whole history; none without
             new items.
         problems: why the refreshed model must not be served, in words; empty when it may.
@@ -50,17 +60,19 @@ class RefreshReport:
     new: int = 0
     new_without_content: int = 0
     changed: int = 0
+    reencoded: int = 0
     returned: int = 0
     retired: int = 0
     scores_compared: int = 0
     largest_difference: float = 0.0
+    vectors_compared: int = 0
     median_rank_of_new: float | None = None
     problems: list[str] = field(default_factory=list)
 
     @property
     def is_new(self) -> bool:
         """Whether the refreshed model differs from the served one at all."""
-        return any((self.new, self.changed, self.returned, self.retired))
+        return any((self.new, self.changed, self.reencoded, self.returned, self.retired))
 
     def to_json(self) -> str:
         """Returns the report as a JSON object."""
@@ -72,6 +84,7 @@ def refresh_model(
     items: Iterable[ItemFeatures],
     modalities: Mapping[str, Mapping[str, Any]],
     output_directory: str,
+    max_retired: float = MAX_RETIRED,
 ) -> tuple[RefreshReport, list[OfflineAnswer]]:
     """Exports the served model over an updated item table, and compares the two.
 
@@ -80,6 +93,7 @@ def refresh_model(
         items: content of every item of the updated table.
         modalities: what the content was encoded with, see `read_modalities`.
         output_directory: where the refreshed SavedModel goes.
+        max_retired: share of the listed items that may be retired at once.
 
     Returns:
         The report, and answers that a server of the refreshed model must give.
@@ -97,42 +111,73 @@ def refresh_model(
     }
     report = RefreshReport(items=int(model.catalogue.num_items - model.catalogue.retired.sum()))
     unchanged = _count_changes(saved, model, report)
+    _check_retired(saved, report, max_retired)
     if report.is_new:
-        export(model, output_directory, None, saved.description["validation"], encoders=encoders)
+        export(
+            model,
+            output_directory,
+            None,
+            saved.description["validation"],
+            encoders=encoders,
+            # What the model was trained with, not what it is refreshed with: slow drift adds up.
+            statistics=saved.content_statistics,
+        )
     else:
         # The very same files: whoever pushes sees that this model is served already.
         copy_folder(served, output_directory)
-    histories = _histories(saved, unchanged)
+    histories = _histories(saved, model, unchanged)
+    _compare_vectors(saved, read_saved_model(output_directory), unchanged, report)
     compare_scores(served, output_directory, histories, unchanged, report)
     new = _rank_new_items(saved, model, report)
     answers = list(offline_answers(model, histories))
-    for item_id, rank in new[:_NEW_ITEMS_SERVED]:
-        if rank <= _MOST_COMPARED:
-            k = max(rank, DEFAULT_K)
-            answers += offline_answers(model, [[item_id]], k, filter_seen=False)
+    # From the best ranked to the worst: the server must find each at its place.
+    asked = [(item_id, rank) for item_id, rank in new if rank <= _MOST_COMPARED]
+    for item_id, rank in asked[:: max(1, len(asked) // _NEW_ITEMS_SERVED)]:
+        k = max(rank, DEFAULT_K)
+        answers += offline_answers(model, [[item_id]], k, filter_seen=False)
     return report, answers
 
 
 def _check_encoders(saved: SavedRecommender, modalities: Mapping[str, Mapping[str, Any]]) -> None:
     """Vectors of another encoder have the right length and mean nothing."""
     for name, part in saved.modalities.items():
-        trained, now = part.get("fingerprint"), modalities.get(name, {}).get("fingerprint")
-        if trained and trained != now:
-            encoder = modalities.get(name, {}).get("encoder")
+        now = modalities.get(name, {})
+        if "fingerprint" in part and part["fingerprint"] != now.get("fingerprint"):
             raise DataError(
                 f"modality '{name}': the model was trained with vectors of encoder "
-                f"'{part['encoder']}' ({trained[:12]}), these are of "
-                f"{f'{encoder!r} ({now[:12]})' if now else 'none'}. Refresh with the encoder that "
+                f"{_named(part)}, these are of {_named(now)}. Refresh with the encoder that "
                 "the model was trained with, or train a new model."
             )
 
 
-def _count_changes(saved: SavedRecommender, model: BiVRec, report: RefreshReport) -> set[str]:
-    """Fills in the report's counts; returns the ids of items that must score as before."""
+def _named(part: Mapping[str, Any]) -> str:
+    fingerprint = part.get("fingerprint")
+    return f"{part.get('encoder')!r} ({fingerprint[:12]})" if fingerprint else "none"
+
+
+def _check_retired(saved: SavedRecommender, report: RefreshReport, max_retired: float) -> None:
+    """Half an export must not empty a shop."""
+    listed = int((saved.listed & ~saved.retired).sum())
+    if report.retired > max_retired * listed:
+        report.problems.append(
+            f"the table retires {report.retired:,} of {listed:,} listed items, more than "
+            f"{max_retired:.0%}. Is it complete? If so, allow it: --max-retired 1"
+        )
+
+
+def _count_changes(
+    saved: SavedRecommender, model: BiVRec, report: RefreshReport
+) -> dict[str, float]:
+    """Fills in the report's counts; returns the items that must score as before.
+
+    Returns:
+        Ids of the items whose content did not change -> how far their scores may move.
+    """
     catalogue = model.catalogue
     old_row = {item_id: row for row, item_id in enumerate(saved.item_ids) if row}
     hashes = catalogue.content_hashes()
-    unchanged = set()
+    vectors = model.item_tables()[_MM].numpy()
+    unchanged = {}
     for row, item_id in enumerate(catalogue.item_ids):
         if not row:
             continue
@@ -142,26 +187,29 @@ def _count_changes(saved: SavedRecommender, model: BiVRec, report: RefreshReport
             report.new_without_content += not any(p[row] for p in catalogue.presence.values())
         elif catalogue.retired[row]:
             report.retired += not saved.retired[was]
-        elif hashes[row] != saved.content_hashes[was]:
-            # A retired item keeps no content: one that comes back is told apart first.
-            report.returned += bool(saved.retired[was])
-            report.changed += not saved.retired[was]
         elif saved.retired[was]:
             report.returned += 1
+        elif hashes[row] == saved.content_hashes[was]:
+            unchanged[item_id] = SCORE_TOLERANCE
+        elif np.abs(vectors[row] - saved.tables[_MM][was]).max() < _SAME_VECTOR:
+            report.reencoded += 1
+            unchanged[item_id] = REENCODED_TOLERANCE
         else:
-            unchanged.add(item_id)
+            report.changed += 1
     return unchanged
 
 
-def _histories(saved: SavedRecommender, unchanged: set[str]) -> list[list[str]]:
+def _histories(
+    saved: SavedRecommender, model: BiVRec, unchanged: Mapping[str, float]
+) -> list[list[str]]:
     """Histories of items that mean what they meant, drawn by popularity; always the same ones."""
-    rows = [
-        row
-        for row, item_id in enumerate(saved.item_ids)
-        if row and (item_id in unchanged or saved.retired[row])
-    ]
+    retired = {model.catalogue.item_ids[row] for row in np.flatnonzero(model.catalogue.retired)}
+    exact = {name for name, tolerance in unchanged.items() if tolerance == SCORE_TOLERANCE}
+    usable = retired | (exact or unchanged.keys())
+    rows = [row for row, item_id in enumerate(saved.item_ids) if row and item_id in usable]
     if not rows:
-        return []
+        # Nothing stayed: the server is still asked for what it makes of the new items.
+        return [[item_id] for item_id in model.catalogue.item_ids[1 : _HISTORIES + 1]]
     generator = np.random.default_rng(0)
     weights = saved.counts[rows] + 1.0
     weights /= weights.sum()
@@ -174,11 +222,41 @@ def _histories(saved: SavedRecommender, unchanged: set[str]) -> list[list[str]]:
     return histories
 
 
+def _compare_vectors(
+    before: SavedRecommender,
+    after: SavedRecommender,
+    unchanged: Mapping[str, float],
+    report: RefreshReport,
+) -> None:
+    """Compares the index vectors of all unchanged items, which the histories cannot all reach."""
+    new_row = {item_id: row for row, item_id in enumerate(after.item_ids)}
+    pairs = [(row, new_row[i]) for row, i in enumerate(before.item_ids) if i in unchanged]
+    report.vectors_compared = len(pairs)
+    if not pairs:
+        report.problems.append(
+            "no item kept its content, so nothing tells that the refreshed model is the served "
+            "one. Is it the right table? If so, train a new model."
+        )
+        return
+    rows = np.array(pairs)
+    tolerance = np.array([unchanged[before.item_ids[row]] for row in rows[:, 0]])
+    for view, table in before.tables.items():
+        difference = np.abs(table[rows[:, 0]] - after.tables[view][rows[:, 1]]).max(axis=1)
+        # Written so that a NaN counts as a difference.
+        wrong = np.flatnonzero(~(difference <= tolerance))
+        if len(wrong):
+            names = [before.item_ids[rows[place, 0]] for place in wrong[:_MOST_PROBLEMS]]
+            report.problems.append(
+                f"{view} view: the vectors of {len(wrong):,} items, whose content did not "
+                f"change, are others now, such as {names}"
+            )
+
+
 def compare_scores(
     served: str,
     refreshed: str,
     histories: Sequence[Sequence[str]],
-    unchanged: set[str],
+    unchanged: Mapping[str, float],
     report: RefreshReport,
 ) -> None:
     """Compares the scores that two exported models give unchanged items.
@@ -187,7 +265,7 @@ def compare_scores(
         served: SavedModel that is served now.
         refreshed: SavedModel that shall take its place.
         histories: item ids, of items that mean the same to both.
-        unchanged: ids of items whose content did not change.
+        unchanged: ids of items whose content did not change, and how far scores may move.
         report: where the comparison and the problems go.
     """
     before, after = (tf.saved_model.load(place).signatures for place in (served, refreshed))
@@ -197,7 +275,8 @@ def compare_scores(
         for item_id, score in old.items():
             if item_id not in unchanged:
                 continue
-            allowed = SCORE_TOLERANCE * max(1.0, abs(score))
+            tolerance = max(unchanged[item_id], *(unchanged.get(i, 0.0) for i in history))
+            allowed = tolerance * max(1.0, abs(score))
             is_cut = len(new) == _MOST_COMPARED and score <= lowest + allowed
             if item_id not in new and is_cut:
                 continue  # New items took its place among those that were asked for.
@@ -206,7 +285,7 @@ def compare_scores(
             report.scores_compared += 1
             report.largest_difference = max(report.largest_difference, difference)
             # Written so that a NaN counts as a difference.
-            if not difference <= SCORE_TOLERANCE and len(report.problems) < _MOST_PROBLEMS:
+            if not difference <= tolerance and len(report.problems) < _MOST_PROBLEMS:
                 report.problems.append(
                     f"item {item_id!r}, whose content did not change, scored {score!r} for "
                     f"history {number} and scores {found!r} now"
@@ -239,19 +318,16 @@ def _rank_new_items(
         for row, item_id in enumerate(catalogue.item_ids)
         if item_id not in known and any(p[row] for p in catalogue.presence.values())
     ]
-    rows = rows[:: max(1, len(rows) // _NEW_ITEMS_RANKED)]
     if not rows:
         return []
+    vectors = model.item_tables()[_MM].numpy()
+    broken = [catalogue.item_ids[row] for row in rows if not np.isfinite(vectors[row]).all()]
+    if broken:
+        report.problems.append(f"new items without a usable vector: {broken[:_MOST_PROBLEMS]}")
+    rows = rows[:: max(1, len(rows) // _NEW_ITEMS_RANKED)]
     column = tf.constant(rows, tf.int32)[:, tf.newaxis]
     ranks = model.build_index().ranks(model(column), column)[:, 0].numpy()
     report.median_rank_of_new = float(np.median(ranks))
-    lost = [
-        catalogue.item_ids[row]
-        for row, rank in zip(rows, ranks, strict=True)
-        if rank > report.items
-    ]
-    if lost:
-        report.problems.append(f"new items cannot be retrieved: {lost[:_MOST_PROBLEMS]}")
     return sorted(
         ((catalogue.item_ids[row], int(rank)) for row, rank in zip(rows, ranks, strict=True)),
         key=lambda pair: pair[1],

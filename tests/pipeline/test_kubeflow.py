@@ -102,3 +102,10 @@ def test_feature_files_are_looked_for_where_the_tables_are(tmp_path):
     path.write_text(yaml.safe_dump(values))
     with pytest.raises(ConfigError, match="would be one file of kubeflow.data_root"):
         _load_kubeflow("compiler").cluster_config(load_config(path))
+
+
+def test_a_warm_start_from_this_machine_is_refused(config):
+    compiler = _load_kubeflow("compiler")
+    training = config.training.model_copy(update={"warm_start": "/models/1"})
+    with pytest.raises(ConfigError, match="training.warm_start is /models/1, a folder of this"):
+        compiler.cluster_config(config.model_copy(update={"training": training}))

@@ -140,6 +140,9 @@ def test_half_a_table_without_texts_is_told_in_words(refreshed, bivrec, tmp_path
     finished = bivrec(
         "refresh", "--output", copy.output, "--items", write_csv(tmp_path / "bare.csv", bare)
     )
+    # And half a table is not pushed unless that is allowed.
+    assert finished.returncode == 3
+    assert re.search(r"retires \d+ of \d+ listed items.*--max-retired 1", finished.stdout)
     assert "Content changed: text: no item has it any more" in finished.stdout
     assert "Was a column renamed?" in finished.stdout
     assert re.search(r"Content changed: the item table has 20 items, it had \d+\.", finished.stdout)
