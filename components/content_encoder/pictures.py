@@ -50,7 +50,7 @@ def read_picture(path: str) -> bytes:
     """
     try:
         # A pipe or a device could keep the run waiting for ever.
-        if "://" not in path and not os.path.isfile(path) and os.path.exists(path):
+        if "://" not in path and os.path.exists(path) and not _opens(path):
             raise UnreadableError("it is not a regular file")
         # Beam's local file system hides the reason; it is for everything else.
         with (
@@ -64,6 +64,11 @@ def read_picture(path: str) -> bytes:
         raise UnreadableError(reason) from error
     check_size(content)
     return content
+
+
+def _opens(path: str) -> bool:
+    # A folder does not open either, but says so at once.
+    return os.path.isfile(path) or os.path.isdir(path)
 
 
 def check_size(content: bytes) -> None:

@@ -1,5 +1,7 @@
 """Pictures by path, by URI and as bytes; those that change, go missing, or cannot be read."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -83,6 +85,15 @@ def test_unreadable_pictures_are_counted_told_and_missing(encode, folder, caplog
     ):
         assert f"item '{item_id}', {folder}/{name}.pic: " in caplog.text
         assert reason in caplog.text
+
+
+def test_a_pipe_keeps_nobody_waiting(encode, folder, caplog):
+    os.mkfifo(folder / "pipe.pic")
+    (folder / "good.pic").write_bytes(ABBA)
+    items = [item(b"1", b"good.pic"), item(b"2", b"pipe.pic")]
+    rows, counts, _ = encode(items, config_of(folder, max_unreadable=0.5))
+    assert (counts["image_unreadable"], rows[b"1"]["image_present"]) == (1, [1])
+    assert "pipe.pic: it is not a regular file" in caplog.text
 
 
 @pytest.mark.parametrize(("limit", "fails"), [(0.24, True), (0.25, False)])

@@ -156,6 +156,9 @@ def test_a_torn_or_missing_array_is_refused(encode, features):
     features.write_bytes(features.read_bytes()[:-10])
     with pytest.raises(DataError, match=r"image_feat.npy: cannot be read as .npy"):
         encode(items_of(b"a"), config_of(features))
+    features.write_bytes(b"PK\x03\x04 begins as an archive does")
+    with pytest.raises(DataError, match=r"image_feat.npy: cannot be read as .npy"):
+        encode(items_of(b"a"), config_of(features))
     features.unlink()
     with pytest.raises(DataError, match=r"image_feat.npy: .*No such file"):
         encode(items_of(b"a"), config_of(features))

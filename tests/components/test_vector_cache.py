@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -52,6 +53,21 @@ def test_only_what_is_wanted_is_read(letters):
     wanted = dict(list(vectors.items())[:3])
     assert same(letters.read(5, wanted), wanted)
     assert letters.read(6, vectors) == {}
+
+
+def test_a_shard_with_any_byte_flipped_is_read_right_or_not_at_all(cache):
+    vectors = vectors_of(5, 2)
+    letters = VectorCache(str(cache), "letters", "0123456789abcdef0123", 3)
+    path = Path(letters.write(5, vectors))
+    content = path.read_bytes()
+    for place in range(len(content)):
+        for bit in (0x01, 0x80):
+            damaged = bytearray(content)
+            damaged[place] ^= bit
+            path.write_bytes(damaged)
+            found = letters.read(5, vectors)
+            assert found.keys() <= vectors.keys()
+            assert all(np.array_equal(found[key], vectors[key]) for key in found)
 
 
 def test_a_runs_shards_become_one_and_older_ones_keep_their_age(letters, cache):
