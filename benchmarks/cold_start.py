@@ -26,6 +26,7 @@ from bivrec_tf.config import ModelConfig, TrainingConfig
 from bivrec_tf.evaluation import RankingEvaluator
 from bivrec_tf.metrics import NDCG, Recall
 from bivrec_tf.models import BiVRec
+from bivrec_tf.models.histories import compact
 from bivrec_tf.retrieval import MultiInterestTopK
 from bivrec_tf.training import fit
 
@@ -113,7 +114,7 @@ def baseline_ranks(batches, catalogue: ItemCatalogue):
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
     index = MultiInterestTopK().index({"mm": unit}, has_padding=True)
     for batch in batches:
-        history = batch["history"].numpy()[:, -MAX_HISTORY:]
+        history = compact(batch["history"], MAX_HISTORY).numpy()
         query = vectors[history].sum(axis=1) / np.maximum((history > 0).sum(1, keepdims=True), 1)
         yield index.ranks({"mm": query[:, np.newaxis]}, batch["target"], batch["history"])
 
