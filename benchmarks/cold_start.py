@@ -16,6 +16,7 @@ import click
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
@@ -51,17 +52,13 @@ def text_vectors(items: pd.DataFrame, cache: Path) -> dict[str, np.ndarray]:
     if not cache.exists():
         from bivrec_tf.encoders.minilm import MiniLMTextEncoder
         from components.content_encoder.split_modalities import join_texts
+        from components.table_example_gen import cells
 
         columns = [c for c in ("title", "genres", "directors", "actors", "plot") if c in items]
-
-        def cell(value):
-            if value is None or isinstance(value, float):
-                return []
-            return [text.encode() for text in ([value] if isinstance(value, str) else value)]
-
-        texts = [join_texts([cell(row[c]) for c in columns]) or "?" for _, row in items.iterrows()]
+        rows = pa.Table.from_pandas(items[columns], preserve_index=False).to_pylist()
+        joined = [join_texts([cells.texts(row[c]) for c in columns]) or "?" for row in rows]
         cache.parent.mkdir(parents=True, exist_ok=True)
-        np.save(cache, MiniLMTextEncoder().encode(texts))
+        np.save(cache, MiniLMTextEncoder().encode(joined))
     return dict(zip(items.item_id, np.load(cache, allow_pickle=False), strict=True))
 
 

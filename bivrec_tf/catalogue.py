@@ -1,5 +1,6 @@
 """The item order: which item stands in which row, everywhere."""
 
+import functools
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -62,8 +63,9 @@ class ItemCatalogue:
         text = json.dumps([self.num_trained, *self.item_ids])
         return hashlib.sha256(text.encode()).hexdigest()
 
+    @functools.cached_property
     def content_hashes(self) -> np.ndarray:
-        """Returns int64 `[num_items + 1]`: equal where content and what is missing are equal."""
+        """int64 `[num_items + 1]`: equal where content and what is missing are equal."""
         hashes = np.zeros([len(self.item_ids)], np.int64)
         names = sorted(self.modalities)
         for row in range(len(hashes)):
@@ -75,6 +77,14 @@ class ItemCatalogue:
                     digest.update(self.content[name][row].tobytes())
             hashes[row] = int.from_bytes(digest.digest(), "little", signed=True)
         return hashes
+
+    @property
+    def has_content(self) -> np.ndarray:
+        """Bool `[num_items + 1]`, whether anything is known of an item beside its id."""
+        found = np.zeros([len(self.item_ids)], bool)
+        for present in self.presence.values():
+            found |= present
+        return found
 
     @classmethod
     def build(

@@ -76,7 +76,7 @@ class ServingModule(tf.Module):
             "counts": tf.Variable(catalogue.counts, trainable=False),
             "listed": tf.Variable(catalogue.listed, trainable=False),
             "retired": tf.Variable(catalogue.retired, trainable=False),
-            "content_hashes": tf.Variable(catalogue.content_hashes(), trainable=False),
+            "content_hashes": tf.Variable(catalogue.content_hashes, trainable=False),
         }
         self._unit_tables = {
             view: tf.Variable(table, trainable=False) for view, table in unit_tables.items()

@@ -34,6 +34,9 @@ class SavedRecommender:
       directory: Where it was read from.
       description: The JSON object beside it, see `export`.
       config: Its architecture.
+      modalities: Name -> `dimension`, `encoder`, `fingerprint` of what its multimodal view is
+        made of.
+      num_trained: Items with an id row: rows `1 .. num_trained`.
       weights: Every variable of the model by its name.
       item_ids: Its item order, "" first.
       counts: int64 `[rows]`, training interactions.
@@ -47,6 +50,8 @@ class SavedRecommender:
     directory: str
     description: Mapping[str, Any]
     config: ModelConfig
+    modalities: Mapping[str, Mapping[str, Any]]
+    num_trained: int
     weights: Mapping[str, np.ndarray]
     item_ids: tuple[str, ...]
     counts: np.ndarray
@@ -55,16 +60,6 @@ class SavedRecommender:
     content_hashes: np.ndarray
     content_statistics: Mapping[str, ModalityStatistics]
     tables: Mapping[str, np.ndarray]
-
-    @property
-    def num_trained(self) -> int:
-        """Items with an id row: rows `1 .. num_trained`."""
-        return self.description["items"]["trained"]
-
-    @property
-    def modalities(self) -> dict[str, dict[str, Any]]:
-        """Name -> `dimension`, `encoder`, `fingerprint` of what the multimodal view is made of."""
-        return self.description["modalities"]
 
 
 def read_saved_model(directory: str | os.PathLike) -> SavedRecommender:
@@ -96,8 +91,10 @@ def read_saved_model(directory: str | os.PathLike) -> SavedRecommender:
         catalogue = parts["saved_catalogue"]
         return SavedRecommender(
             directory=directory,
-            description={**description, "modalities": dict(description["modalities"])},
+            description=description,
             config=ModelConfig.model_validate(description["model"]),
+            modalities=description["modalities"],
+            num_trained=description["items"]["trained"],
             weights=parts["saved_weights"],
             item_ids=tuple(item.decode() for item in catalogue["item_ids"].tolist()),
             counts=catalogue["counts"],

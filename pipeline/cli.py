@@ -15,6 +15,7 @@ import click
 
 from bivrec_tf import __version__
 from bivrec_tf.errors import BivrecError
+from components.model_refresher import MAX_RETIRED
 from pipeline.cache_command import cache
 from pipeline.quiet import quiet_imports
 
@@ -127,7 +128,7 @@ def run(config_path: str, output: Path, warm_start: Path | None) -> None:
 )
 @click.option(
     "--max-retired",
-    default=0.2,
+    default=MAX_RETIRED,
     show_default=True,
     type=click.FloatRange(0, 1),
     help="Share of the listed items that may be retired at once: half an export empties no shop.",

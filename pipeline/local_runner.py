@@ -183,13 +183,13 @@ def run_locally(config: PipelineConfig, directory: Path, console: Console) -> Ru
         raise ConfigError(f"--output {directory}: cannot be created: {error.strerror}") from error
     claim(output, config)
     output.configuration.write_text(dump_config(config))
-    run_components(
+    code = run_components(
         output,
         config,
         console,
         lambda requested_at: create_components(config, output.paths(config), requested_at),
     )
-    output.code.write_text(code_fingerprint())
+    output.code.write_text(code)
     return read_result(output.metadata)
 
 
@@ -198,7 +198,7 @@ def run_components(
     config: PipelineConfig,
     console: Console,
     create: Callable[[str], list],
-) -> None:
+) -> str:
     """Runs TFX nodes under `LocalDagRunner`, with progress on a console.
 
     Args:
@@ -206,6 +206,9 @@ def run_components(
       config: Names the pipeline and its Beam options.
       console: Where progress is shown.
       create: Returns the nodes, given what tells this run from others (see `IdempotentPusher`).
+
+    Returns:
+      Digest of the code that ran.
 
     Raises:
       DataError: The user's data is not what was expected.
@@ -228,6 +231,7 @@ def run_components(
     )
     with _logged(output, console, len(pipeline.components)), user_errors():
         tfx.orchestration.LocalDagRunner().run(pipeline)
+    return code
 
 
 def claim(output: Output, config: PipelineConfig) -> None:

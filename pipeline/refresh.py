@@ -8,8 +8,8 @@ from tfx import v1 as tfx
 from bivrec_tf.errors import ConfigError
 from components.content_encoder.content_config import PrecomputedModality
 from components.idempotent_pusher.executor import newest_version
+from components.model_refresher import MAX_RETIRED
 from components.model_refresher.component import ModelRefresher
-from components.model_refresher.refresh_model import MAX_RETIRED
 from pipeline.config import PipelineConfig, load_config
 from pipeline.dag import PipelinePaths, encode_content, read_items, served_and_pushed, validated
 from pipeline.local_runner import Output, claim, run_components

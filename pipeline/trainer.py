@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,11 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 from bivrec_tf import data, features, training
 from bivrec_tf.catalogue import ItemCatalogue
 from bivrec_tf.config import ModelConfig, TrainingConfig
-from bivrec_tf.errors import DataError
 from bivrec_tf.export import export
 from bivrec_tf.models import BiVRec
 from bivrec_tf.saved_model import read_saved_model
 from bivrec_tf.transfer import warm_start
+from components.artifacts import matching_files
 from components.content_encoder.modalities_file import read_modalities
 from components.item_features import read_item_features
 from components.sequence_trainer.executor import (
@@ -68,13 +68,6 @@ class TransformLookup(tf.Module):
         rows = tf.pad(rows, [[0, 0], [0, 1 - tf.shape(rows)[1]]])
         trained = tf.reshape(tf.cast(rows, tf.int32), tf.shape(item_ids))
         return tf.where(trained > 0, trained, self._cold(item_ids))
-
-
-def _files(patterns: Sequence[str], what: str) -> list[str]:
-    files = sorted(name for pattern in patterns for name in tf.io.gfile.glob(pattern))
-    if not files:
-        raise DataError(f"{what}: no files match {list(patterns)}")
-    return files
 
 
 def _some_histories(examples: tf.data.Dataset, count: int) -> list[list[str]]:
@@ -123,9 +116,11 @@ def run_fn(fn_args: FnArgs) -> None:
     training.set_precision(training_config)
 
     windows = data.windows_from_rows(
-        data.read_examples(_files(fn_args.train_files, "transformed training sequences"))
+        data.read_examples(matching_files(fn_args.train_files, "transformed training sequences"))
     ).cache()
-    validation = data.read_examples(_files([custom[VALIDATION_FILES]], "validation sequences"))
+    validation = data.read_examples(
+        matching_files([custom[VALIDATION_FILES]], "validation sequences")
+    )
 
     transform = tft.TFTransformOutput(fn_args.transform_output)
     trained = [item.decode() for item in transform.vocabulary_by_name(VOCABULARY)]
@@ -133,7 +128,7 @@ def run_fn(fn_args: FnArgs) -> None:
     # Without content nothing is known of an item that training never saw: the catalogue is then
     # the vocabulary alone.
     patterns = custom[ITEM_FEATURE_FILES]
-    items = read_item_features(_files(patterns, "item features")) if patterns else ()
+    items = read_item_features(matching_files(patterns, "item features")) if patterns else ()
     catalogue = ItemCatalogue.build(trained, counts, items)
 
     model = BiVRec(

@@ -13,7 +13,7 @@ from tfx.utils import io_utils, path_utils
 
 from bivrec_tf.content_statistics import content_statistics, describe_drift, from_json
 from bivrec_tf.export import CONTENT_STATISTICS_FILE
-from components.artifacts import file_patterns
+from components.artifacts import file_patterns, matching_files
 from components.content_encoder.modalities_file import read_modalities
 from components.item_features import read_item_features
 
@@ -58,8 +58,6 @@ def _findings(model: types.Artifact, item_features: types.Artifact) -> list[str]
         return []
     with fileio.open(place) as file:
         before = from_json(file.read())
-    files = sorted(
-        name for pattern in file_patterns([item_features]) for name in fileio.glob(pattern)
-    )
+    files = matching_files(file_patterns([item_features]), "item features")
     modalities = read_modalities(item_features.uri)
     return describe_drift(before, content_statistics(read_item_features(files), modalities))

@@ -5,8 +5,7 @@ from tfx.dsl.components.base import base_component, executor_spec
 from tfx.types import standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 
-from components.model_refresher import executor
-from components.model_refresher.refresh_model import MAX_RETIRED
+from components.model_refresher import MAX_RETIRED, executor
 
 
 class ModelRefresherSpec(types.ComponentSpec):

@@ -11,7 +11,7 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils
 
-from components.artifacts import file_patterns
+from components.artifacts import file_patterns, matching_files
 from components.content_encoder.modalities_file import read_modalities
 from components.item_features import read_item_features
 from components.model_refresher.refresh_model import refresh_model
@@ -48,8 +48,7 @@ class Executor(BaseExecutor):
         model = artifact_utils.get_single_instance(output_dict[MODEL_KEY])
         model_run = artifact_utils.get_single_instance(output_dict[MODEL_RUN_KEY])
         blessing = artifact_utils.get_single_instance(output_dict[BLESSING_KEY])
-        patterns = file_patterns([item_features])
-        files = sorted(name for pattern in patterns for name in fileio.glob(pattern))
+        files = matching_files(file_patterns([item_features]), "item features")
         report, answers = refresh_model(
             served.uri,
             read_item_features(files),

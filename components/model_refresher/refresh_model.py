@@ -17,14 +17,13 @@ from bivrec_tf.features import VIEWS
 from bivrec_tf.models import BiVRec
 from bivrec_tf.saved_model import SavedRecommender, read_saved_model, restore
 from components.folders import copy_folder
+from components.model_refresher import MAX_RETIRED
 from components.serving_validator.offline import OfflineAnswer, offline_answers
 
 SCORE_TOLERANCE = 1e-6
 """How far the score of an unchanged item may move, relative to max(1, score)."""
 REENCODED_TOLERANCE = 1e-3
 """The same where content was encoded again: rounding differs with what shares a batch."""
-MAX_RETIRED = 0.2
-"""Share of the listed items that a refresh retires without being told that it may."""
 
 _MM = VIEWS[1]
 _HISTORIES = 64
@@ -105,20 +104,16 @@ def refresh_model(
     saved = read_saved_model(served)
     _check_encoders(saved, modalities)
     model = restore(saved, items)
-    encoders = {
-        name: {key: value for key, value in part.items() if key != "dimension"}
-        for name, part in saved.modalities.items()
-    }
+    tables = model.item_tables()
     report = RefreshReport(items=int(model.catalogue.num_items - model.catalogue.retired.sum()))
-    unchanged = _count_changes(saved, model, report)
+    unchanged = _count_changes(saved, model, tables[_MM].numpy(), report)
     _check_retired(saved, report, max_retired)
     if report.is_new:
         export(
             model,
             output_directory,
-            None,
-            saved.description["validation"],
-            encoders=encoders,
+            metrics=saved.description["validation"],
+            encoders=saved.modalities,
             # What the model was trained with, not what it is refreshed with: slow drift adds up.
             statistics=saved.content_statistics,
         )
@@ -128,13 +123,13 @@ def refresh_model(
     histories = _histories(saved, model, unchanged)
     _compare_vectors(saved, read_saved_model(output_directory), unchanged, report)
     compare_scores(served, output_directory, histories, unchanged, report)
-    new = _rank_new_items(saved, model, report)
+    new = _rank_new_items(saved, model, tables, report)
     answers = list(offline_answers(model, histories))
     # From the best ranked to the worst: the server must find each at its place.
     asked = [(item_id, rank) for item_id, rank in new if rank <= _MOST_COMPARED]
-    for item_id, rank in asked[:: max(1, len(asked) // _NEW_ITEMS_SERVED)]:
-        k = max(rank, DEFAULT_K)
-        answers += offline_answers(model, [[item_id]], k, filter_seen=False)
+    asked = asked[:: max(1, len(asked) // _NEW_ITEMS_SERVED)]
+    k = max([DEFAULT_K, *(rank for _, rank in asked)])
+    answers += offline_answers(model, [[item_id] for item_id, _ in asked], k, filter_seen=False)
     return report, answers
 
 
@@ -166,7 +161,7 @@ def _check_retired(saved: SavedRecommender, report: RefreshReport, max_retired: 
 
 
 def _count_changes(
-    saved: SavedRecommender, model: BiVRec, report: RefreshReport
+    saved: SavedRecommender, model: BiVRec, vectors: np.ndarray, report: RefreshReport
 ) -> dict[str, float]:
     """Fills in the report's counts; returns the items that must score as before.
 
@@ -175,8 +170,7 @@ def _count_changes(
     """
     catalogue = model.catalogue
     old_row = {item_id: row for row, item_id in enumerate(saved.item_ids) if row}
-    hashes = catalogue.content_hashes()
-    vectors = model.item_tables()[_MM].numpy()
+    hashes, has_content = catalogue.content_hashes, catalogue.has_content
     unchanged = {}
     for row, item_id in enumerate(catalogue.item_ids):
         if not row:
@@ -184,7 +178,7 @@ def _count_changes(
         was = old_row.get(item_id)
         if was is None:
             report.new += 1
-            report.new_without_content += not any(p[row] for p in catalogue.presence.values())
+            report.new_without_content += not has_content[row]
         elif catalogue.retired[row]:
             report.retired += not saved.retired[was]
         elif saved.retired[was]:
@@ -308,25 +302,29 @@ def _scores(signatures: Mapping[str, Any], history: Sequence[str]) -> dict[str, 
 
 
 def _rank_new_items(
-    saved: SavedRecommender, model: BiVRec, report: RefreshReport
+    saved: SavedRecommender,
+    model: BiVRec,
+    tables: Mapping[str, tf.Tensor],
+    report: RefreshReport,
 ) -> list[tuple[str, int]]:
     """Ranks new items, each for a history of itself: (item id, rank), best first."""
     catalogue = model.catalogue
-    known = set(saved.item_ids)
+    known, has_content = set(saved.item_ids), catalogue.has_content
     rows = [
         row
         for row, item_id in enumerate(catalogue.item_ids)
-        if item_id not in known and any(p[row] for p in catalogue.presence.values())
+        if item_id not in known and has_content[row]
     ]
     if not rows:
         return []
-    vectors = model.item_tables()[_MM].numpy()
+    vectors = tables[_MM].numpy()
     broken = [catalogue.item_ids[row] for row in rows if not np.isfinite(vectors[row]).all()]
     if broken:
         report.problems.append(f"new items without a usable vector: {broken[:_MOST_PROBLEMS]}")
     rows = rows[:: max(1, len(rows) // _NEW_ITEMS_RANKED)]
     column = tf.constant(rows, tf.int32)[:, tf.newaxis]
-    ranks = model.build_index().ranks(model(column), column)[:, 0].numpy()
+    queries = {view: found.vectors for view, found in model.interests(column, tables).items()}
+    ranks = model.build_index(tables=tables).ranks(queries, column)[:, 0].numpy()
     report.median_rank_of_new = float(np.median(ranks))
     return sorted(
         ((catalogue.item_ids[row], int(rank)) for row, rank in zip(rows, ranks, strict=True)),
