@@ -22,11 +22,6 @@ class ModelConfig(StrictModel):
     views: tuple[Literal["id", "mm"], ...] = Field(
         VIEWS, description="Views to train: id embeddings, multimodal content, or both."
     )
-    form: Literal["causal", "patch"] = Field(
-        "causal",
-        description="causal: interests at every position by running sums; patch: interests of "
-        "whole histories cut into patches.",
-    )
     dimension: int = Field(64, ge=1, description="Width D of item vectors and interests.")
     num_interests: int = Field(4, ge=1, description="Interests K a view.")
     scales: tuple[int, ...] = Field((1, 2, 4), description="Patch lengths, in items.")
@@ -34,6 +29,8 @@ class ModelConfig(StrictModel):
     context_blocks: int = Field(1, ge=0, description="Transformer blocks over the tokens, N.")
     attention_heads: int = Field(2, ge=1, description="Heads of a context block.")
     dropout: Probability = Field(0.2, description="Dropout on tokens and inside blocks.")
+    gaussian_attention: bool = Field(True, description="Else plain attention: an ablation.")
+    cluster_attention: bool = Field(True, description="Else no renewal: an ablation.")
     assignment_top_n: int = Field(1, ge=1, description="Interests a token is assigned to.")
     assignment_temperature: float = Field(1.0, gt=0, description="tau of the allocation.")
     score_temperature: float = Field(1.0, gt=0, description="Divides every training score.")
@@ -89,6 +86,11 @@ class LossConfig(StrictModel):
     softmax: Literal["full", "sampled"] = Field(
         "full", description="full: over the whole catalogue; sampled: for larger ones."
     )
+    softmax_dtype: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="Of the products of the full softmax; bfloat16 halves their time on "
+        "processors that multiply it natively.",
+    )
     softmax_chunk_rows: int = Field(
         512, ge=1, description="Positions whose full-catalogue scores are in memory at once."
     )
@@ -103,9 +105,18 @@ class TrainingConfig(StrictModel):
     epochs: int = Field(30, ge=1)
     batch_size: int = Field(64, ge=1, description="Sequences a step.")
     positions_per_sequence: int | None = Field(
-        None, ge=1, description="Positions drawn for the loss; none: all (causal), 8 (patch)."
+        None, ge=1, description="Positions of a sequence drawn for the loss; none: all."
     )
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(2e-3, gt=0, description="The highest, after the warm-up.")
+    learning_rate_warmup_steps: int = Field(
+        200,
+        ge=0,
+        description="Steps over which the learning rate rises from 0; with a decay at most a "
+        "tenth of all.",
+    )
+    learning_rate_decay: Literal["cosine", "none"] = Field(
+        "cosine", description="cosine: falls to a fiftieth over all epochs."
+    )
     weight_decay: float = Field(0.0, ge=0, description="Decoupled (AdamW).")
     gradient_clip_norm: float = Field(5.0, gt=0, description="Global norm.")
     early_stopping_patience: int = Field(

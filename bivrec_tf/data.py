@@ -10,6 +10,8 @@ from bivrec_tf.models.bivrec import IS_TARGET, SEQUENCE, USER
 
 _SHUFFLE_BUFFER = 100_000
 _SAMPLE_BUFFER = 20_000
+# Windows are batched with others of at most so many items before the last target.
+_LENGTHS = (5, 10, 20, 30, 50, 75, 100, 150, 200)
 
 
 class ItemLookup(tf.Module):
@@ -118,7 +120,8 @@ def training_batches(
     Args:
       windows: As from `windows_from_ids`.
       max_history: Items of a window that precede its last target.
-      batch_size: Windows a batch.
+      batch_size: Windows of full length in a batch; of shorter ones there are more, so that a
+        step has about the same number of items.
       seed: Of the shuffle, which differs in every epoch; no shuffle without it.
 
     Returns:
@@ -140,7 +143,25 @@ def training_batches(
     batches = windows.map(lay_out, num_parallel_calls=tf.data.AUTOTUNE).cache()
     if seed is not None:
         batches = batches.shuffle(_SHUFFLE_BUFFER, seed=seed)
-    return batches.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+    # Windows of about one length stand together, and lose the padding that all of them have.
+    longest = [bound for bound in _LENGTHS if bound < max_history] + [max_history]
+    sizes = [batch_size * max_history // bound for bound in longest]
+
+    def crop(batch):
+        items = tf.reduce_max(tf.math.count_nonzero(batch[SEQUENCE], axis=1, dtype=tf.int32))
+        start = width - tf.maximum(items, 2)
+        return {
+            SEQUENCE: batch[SEQUENCE][:, start:],
+            IS_TARGET: batch[IS_TARGET][:, start:],
+            USER: batch[USER],
+        }
+
+    batches = batches.bucket_by_sequence_length(
+        lambda window: tf.math.count_nonzero(window[SEQUENCE], dtype=tf.int32) - 1,
+        bucket_boundaries=[bound + 1 for bound in longest[:-1]],
+        bucket_batch_sizes=sizes,
+    )
+    return batches.map(crop).prefetch(tf.data.AUTOTUNE)
 
 
 def evaluation_batches(

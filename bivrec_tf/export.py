@@ -191,12 +191,8 @@ class ServingModule(tf.Module):
 
     def _allocations(self, found, known) -> dict[str, tf.Tensor]:
         """Allocation of history items by view, `[n, K, L]`, 0 at padding."""
-        model, length = self._get_model(), tf.shape(known)[1]
         valid = tf.cast(known > 0, tf.float32)[:, tf.newaxis]
-        return {
-            view: model.item_allocation(view, interests.allocation, length) * valid
-            for view, interests in found.items()
-        }
+        return {view: interests.allocation * valid for view, interests in found.items()}
 
     def _reasons(self, found, known, result):
         """The history items behind each result: allocated to its interest, and alike."""

@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 _RUN_FILE = "run.json"
 _STATE_FILE = "state.json"
+# Share of the learning rate that is left at the end.
+_LOWEST_RATE = 0.02
 
 
 class TrainingError(BivrecError, RuntimeError):
@@ -44,15 +46,62 @@ class TrainingResult:
     metrics: dict[str, float]
 
 
-def make_optimizer(config: TrainingConfig) -> tf_keras.optimizers.Optimizer:
-    """Returns AdamW with a global gradient norm, loss-scaled under mixed precision."""
+class WarmUpAndDecay(tf_keras.optimizers.schedules.LearningRateSchedule):
+    """A learning rate that rises linearly and then falls along half a cosine.
+
+    Args:
+      highest: The learning rate after the warm-up.
+      warmup_steps: Steps of the rise; may be 0.
+      total_steps: Steps at which the fall ends, at a fiftieth of the highest; none: no fall.
+    """
+
+    def __init__(self, highest: float, warmup_steps: int, total_steps: int | None = None) -> None:
+        self.highest = highest
+        self.warmup_steps = warmup_steps
+        self.total_steps = total_steps
+
+    def __call__(self, step):
+        """Returns the learning rate of a step, float32 scalar."""
+        step = tf.cast(step, tf.float32)
+        rate = self.highest * tf.minimum((step + 1.0) / max(self.warmup_steps, 1), 1.0)
+        if self.total_steps is None:
+            return rate
+        share = tf.clip_by_value(
+            (step - self.warmup_steps) / max(self.total_steps - self.warmup_steps, 1), 0.0, 1.0
+        )
+        return rate * (_LOWEST_RATE + (1 - _LOWEST_RATE) * 0.5 * (1 + tf.cos(math.pi * share)))
+
+    def get_config(self):
+        """Returns the arguments of the constructor."""
+        return {
+            "highest": self.highest,
+            "warmup_steps": self.warmup_steps,
+            "total_steps": self.total_steps,
+        }
+
+
+def make_optimizer(
+    config: TrainingConfig, steps_per_epoch: int | None = None
+) -> tf_keras.optimizers.Optimizer:
+    """Returns AdamW with a global gradient norm, loss-scaled under mixed precision.
+
+    Args:
+      config: Its learning rate, decay, clipping and precision.
+      steps_per_epoch: Without it the learning rate does not decay.
+    """
+    total, warmup = None, config.learning_rate_warmup_steps
+    if config.learning_rate_decay == "cosine" and steps_per_epoch is not None:
+        total = config.epochs * steps_per_epoch
+        warmup = min(warmup, total // 10)
     optimizer = tf_keras.optimizers.AdamW(
-        learning_rate=config.learning_rate,
+        learning_rate=WarmUpAndDecay(config.learning_rate, warmup, total),
         weight_decay=config.weight_decay,
         global_clipnorm=config.gradient_clip_norm,
     )
     # Decay pulls weights to zero; norms, biases and the spread of an interest belong elsewhere.
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "mean", "raw_scale"])
+    optimizer.exclude_from_weight_decay(
+        var_names=["bias", "gamma", "beta", "mean", "raw_scale", "scale_weight", "offset"]
+    )
     if config.mixed_precision:
         return tf_keras.mixed_precision.LossScaleOptimizer(optimizer)
     return optimizer
@@ -171,7 +220,10 @@ class _Progress(tf_keras.callbacks.Callback):
 
 
 def _identify_run(model: BiVRec, config: TrainingConfig) -> dict[str, str]:
-    settings = config.model_dump(mode="json", exclude={"epochs", "early_stopping_patience"})
+    free = {"early_stopping_patience"}
+    if config.learning_rate_decay == "none":
+        free.add("epochs")  # Otherwise the learning rate of every step depends on them.
+    settings = config.model_dump(mode="json", exclude=free)
     text = json.dumps([model.config.model_dump(mode="json"), settings], sort_keys=True)
     return {
         "configuration": hashlib.sha256(text.encode()).hexdigest(),
@@ -233,8 +285,12 @@ def fit(
       TrainingError: The loss is not a finite number.
       ConfigError: `directory` holds checkpoints of another configuration or catalogue.
     """
+    # One pass over the data, which fills its cache. Keras would find the end of an epoch by
+    # stepping over it, which moves the optimizer's count of steps.
+    steps = int(training_data.reduce(0, lambda count, _: count + 1))
+    training_data = training_data.apply(tf.data.experimental.assert_cardinality(steps))
     if getattr(model, "optimizer", None) is None:
-        model.compile(optimizer=make_optimizer(config))
+        model.compile(optimizer=make_optimizer(config, steps))
     model.build_variables()
     model.optimizer.build(model.trainable_variables)
     path = None if directory is None else Path(directory)

@@ -20,13 +20,13 @@ TRAINED = [f"item {n}" for n in range(30)]
 COLD = ["cold a", "cold b"]
 
 
-@pytest.fixture(scope="module", params=["causal", "patch"])
-def model(request):
+@pytest.fixture(scope="module")
+def model():
     tf_keras.utils.set_random_seed(3)
     rng = np.random.default_rng(0)
     items = [ItemFeatures(i, {"text": rng.normal(size=6)}) for i in TRAINED[:25] + COLD]
     catalogue = ItemCatalogue.build(TRAINED, range(60, 30, -1), items)
-    config = ModelConfig(form=request.param, dimension=8, max_history=6, num_interests=3)
+    config = ModelConfig(dimension=8, max_history=6, num_interests=3)
     model = BiVRec(config, catalogue)
     model(tf.constant([[1, 2]]))
     for variable in model.trainable_variables:

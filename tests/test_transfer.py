@@ -128,12 +128,12 @@ def test_vectors_that_nobody_names_are_not_taken_for_the_same(big, tmp_path):
 
 
 def test_what_was_loaded_is_logged(saved, caplog):
-    small = make_model(SMALL, [("text", 6)], seed=2, scales=(1, 2))
+    small = make_model(SMALL, [("text", 6)], seed=2, num_interests=2)
     with caplog.at_level(logging.INFO, logger="bivrec_tf.transfer"):
         report = warm_start(small, saved, {"text": TEXT})
     (line,) = caplog.messages
     assert f"{len(report.loaded)} weights loaded, of the tower and of modalities text" in line
-    assert "scale_embeddings (shape [3, 8] there, [2, 8] here)" in line
+    assert "offset (shape [4, 8] there, [2, 8] here)" in line
     assert saved.directory in line
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import tensorflow as tf
 import tf_keras
 
 from bivrec_tf.layers.cluster_attention import ClusterAttention
@@ -10,30 +11,35 @@ from bivrec_tf.layers.gaussian_attention import GaussianAttention
 
 
 class InterestDecomposition(tf_keras.layers.Layer):
-    """Context blocks, then Gaussian attention, then cluster attention.
+    """Context blocks, then Gaussian attention, then cluster attention, at every position.
+
+    Interest `k` at position `t` is `z_kt = LayerNorm(h_t + W_O LayerNorm(g_kt + r_kt) + b_k)`: the
+    context of the present, the pool and the renewal of the interest, and a learned offset that
+    tells interests apart before they hold anything.
 
     Args:
       num_interests: Interests, K.
-      context_blocks: Transformer blocks before the decomposition; may be 0.
+      context_blocks: Causal Transformer blocks before the decomposition; may be 0.
       attention_heads: Heads of a context block.
-      causal: Whether to give interests at every position (`docs/model.md`, section 3b).
-      max_length: Longest history in items; the causal form's longest distance.
-      tokens_per_position: How many consecutive tokens share a position (causal form).
+      max_length: Longest history in items: distances up to it have a bias of their own.
       top_n: Interests that a token is assigned to.
       temperature: tau of the allocation.
       dropout: Rate inside the blocks, in training.
+      gaussian: Whether attention is Gaussian; else plain.
+      cluster: Whether interests are renewed by cluster attention. Without it the allocation is
+        each token's share of the interests' densities.
       **kwargs: Passed to the base class.
 
-    Inputs: `tokens`, float `[batch, tokens, D]`; `mask`, bool `[batch, tokens]`; `positions`,
-      optional, as for `ClusterAttention`.
-    Outputs: interests, float `[batch, K, D]`, causal `[n, K, D]`; soft allocation, float32
-      `[batch, K, tokens]`.
+    Inputs: `tokens`, float `[batch, length, D]`; `mask`, bool `[batch, length]`; `positions`, int
+      `[batch, m]`, where interests are wanted.
+    Outputs: interests, float `[batch, m, K, D]`; soft allocation, float32 `[batch, K, length]`.
 
     Example:
       >>> layer = InterestDecomposition(num_interests=4)
-      >>> interests, allocation = layer(tf.ones([1, 5, 8]), tf.ones([1, 5], tf.bool))
+      >>> interests, allocation = layer(
+      ...     tf.ones([1, 5, 8]), tf.ones([1, 5], tf.bool), tf.constant([[4]]))
       >>> interests.shape
-      TensorShape([1, 4, 8])
+      TensorShape([1, 1, 4, 8])
 
     Reference: Hu et al., *BiVRec*, arXiv 2402.17334; `docs/model.md`, section 2.
     """
@@ -43,46 +49,59 @@ class InterestDecomposition(tf_keras.layers.Layer):
         num_interests: int,
         context_blocks: int = 1,
         attention_heads: int = 1,
-        causal: bool = False,
         max_length: int = 50,
-        tokens_per_position: int = 1,
         top_n: int = 1,
         temperature: float = 1.0,
         dropout: float = 0.0,
+        gaussian: bool = True,
+        cluster: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.num_interests = num_interests
         self.context_blocks = context_blocks
         self.attention_heads = attention_heads
-        self.causal = causal
         self.max_length = max_length
-        self.tokens_per_position = tokens_per_position
         self.top_n = top_n
         self.temperature = temperature
         self.dropout = dropout
+        self.gaussian = gaussian
+        self.cluster = cluster
         self._blocks = [
-            ContextBlock(
-                attention_heads,
-                max_distance=max_length if causal else None,
-                tokens_per_position=tokens_per_position,
-                dropout=dropout,
-                name=f"context_{index}",
-            )
+            ContextBlock(attention_heads, max_length, dropout, name=f"context_{index}")
             for index in range(context_blocks)
         ]
-        self._gaussian = GaussianAttention(
-            num_interests, causal, tokens_per_position, name="gaussian_attention"
-        )
-        self._cluster = ClusterAttention(
-            top_n, temperature, causal, tokens_per_position, dropout, name="cluster_attention"
-        )
+        self._context_norm = tf_keras.layers.LayerNormalization(epsilon=1e-6, name="context_norm")
+        self._gaussian = GaussianAttention(num_interests, gaussian, name="gaussian_attention")
+        self._cluster = ClusterAttention(top_n, temperature, name="cluster_attention")
+        self._pool_norm = tf_keras.layers.LayerNormalization(epsilon=1e-6, name="pool_norm")
+        self._norm = tf_keras.layers.LayerNormalization(epsilon=1e-6, name="norm")
 
-    def call(self, tokens, mask, positions=None, training=None):
+    def build(self, input_shape):
+        dimension = int(input_shape[-1])
+        self._output = tf_keras.layers.Dense(dimension, use_bias=False, name="output")
+        self._offset = self.add_weight(
+            "offset",
+            [self.num_interests, dimension],
+            initializer=tf_keras.initializers.RandomNormal(stddev=0.1),
+        )
+        super().build(input_shape)
+
+    def call(self, tokens, mask, positions, training=None):
         for block in self._blocks:
             tokens = block(tokens, mask, training=training)
-        interests = self._gaussian(tokens, mask, training=training)
-        return self._cluster(interests, tokens, mask, positions, training=training)
+        context = self._context_norm(tokens)
+        pool = self._gaussian(context, mask, positions, training=training)
+        if self.cluster:
+            renewal, allocation = self._cluster(context, mask, positions, pool, training=training)
+            state = pool.pooled + renewal
+        else:
+            allocation = tf.nn.softmax(pool.log_density, axis=1)
+            allocation *= tf.cast(mask, tf.float32)[:, tf.newaxis]
+            state = pool.pooled
+        present = tf.gather(context, positions, batch_dims=1)[:, :, tf.newaxis]
+        interests = present + self._output(self._pool_norm(state))
+        return self._norm(interests + tf.cast(self._offset, interests.dtype)), allocation
 
     def get_config(self):
         return {
@@ -90,10 +109,10 @@ class InterestDecomposition(tf_keras.layers.Layer):
             "num_interests": self.num_interests,
             "context_blocks": self.context_blocks,
             "attention_heads": self.attention_heads,
-            "causal": self.causal,
             "max_length": self.max_length,
-            "tokens_per_position": self.tokens_per_position,
             "top_n": self.top_n,
             "temperature": self.temperature,
             "dropout": self.dropout,
+            "gaussian": self.gaussian,
+            "cluster": self.cluster,
         }

@@ -21,20 +21,15 @@ def masked_softmax(logits: tf.Tensor, mask: tf.Tensor, axis: int = -1) -> tf.Ten
     return tf.nn.softmax(masked, axis=axis) * tf.cast(mask, logits.dtype)
 
 
-def prefix_sum(values: tf.Tensor) -> tf.Tensor:
-    """Running sums along axis 1, as a product with a triangular matrix.
-
-    At the lengths of histories (tens to hundreds) one matrix product is several times faster on
-    CPU than a scan, and XLA compiles it well.
+def visible(mask: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
+    """Returns which tokens each position may look back at.
 
     Args:
-      values: float `[batch, length, ...]`.
+      mask: bool `[batch, length]`, valid tokens.
+      positions: int `[batch, m]`.
 
     Returns:
-      float `[batch, length, ...]`: entry `t` is the sum of entries `0 .. t`.
+      bool `[batch, m, length]`: valid tokens at or before the position.
     """
-    shape = tf.shape(values)
-    length = shape[1]
-    triangle = tf.linalg.band_part(tf.ones([length, length], values.dtype), -1, 0)
-    flat = tf.reshape(values, [shape[0], length, -1])
-    return tf.reshape(tf.matmul(triangle, flat), shape)
+    before = tf.range(tf.shape(mask)[1]) <= positions[:, :, tf.newaxis]
+    return before & mask[:, tf.newaxis, :]

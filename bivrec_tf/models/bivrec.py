@@ -20,7 +20,7 @@ from bivrec_tf.losses import (
     SampledSoftmax,
     SemanticSimilarity,
 )
-from bivrec_tf.models.histories import compact, draw_positions, prefixes
+from bivrec_tf.models.histories import compact, draw_positions
 from bivrec_tf.models.view_tower import Interests, ViewTower
 from bivrec_tf.retrieval import MultiInterestTopK
 
@@ -32,8 +32,6 @@ IS_TARGET = "is_target"
 USER = "user"
 """int64 `[batch]`: equal for windows of one user."""
 
-_PATCH_POSITIONS = 8
-
 
 class BiVRec(tfrs.Model):
     """The model: two towers, two recommendation tasks, and the losses that tie the views.
@@ -42,8 +40,7 @@ class BiVRec(tfrs.Model):
       config: The architecture.
       catalogue: The items and their content; needs at least one modality for the `mm` view.
       loss: Weights of the objective.
-      positions_per_sequence: Positions drawn from a sequence in a step; none for all of them
-        (causal form) or 8 (patch form, where every position costs a history).
+      positions_per_sequence: Positions drawn from a sequence in a step; none for all of them.
       **kwargs: Passed to the base class.
 
     Inputs of training (`fit`): a dictionary of `sequence`, `is_target` and `user`, see this
@@ -95,7 +92,9 @@ class BiVRec(tfrs.Model):
         self.id_weight = tf.Variable(0.5, trainable=False, name="id_weight")
         # Until then cold items stand back: the softmax never weighed them against the others.
         self.cold_offset = tf.Variable(-3.0, trainable=False, name="cold_offset")
-        self._full_softmax = CatalogueSoftmax(config.readout, self.loss_config.softmax_chunk_rows)
+        self._full_softmax = CatalogueSoftmax(
+            config.readout, self.loss_config.softmax_chunk_rows, self.loss_config.softmax_dtype
+        )
         self._sampled_softmax = SampledSoftmax(self.loss_config.sampled_negatives)
         self._semantic_similarity = SemanticSimilarity(name="semantic_similarity")
         self._interest_allocation = InterestAllocation(self.loss_config.allocation_form)
@@ -192,9 +191,12 @@ class BiVRec(tfrs.Model):
         return {variable.name.removesuffix(":0"): variable for variable in kept}
 
     def view_interests(
-        self, view: str, table: tf.Tensor, rows: tf.Tensor, positions=None, training=False
+        self, view: str, table: tf.Tensor, rows: tf.Tensor, positions: tf.Tensor, training=False
     ) -> Interests:
-        """Runs one tower over histories `rows`, int `[n, L]`, with item vectors from `table`."""
+        """Runs one tower over histories `rows`, int `[n, L]`, with item vectors from `table`.
+
+        Interests are those at `positions`, int `[n, m]`.
+        """
         return self._towers[view](
             tf.gather(table, rows), rows > 0, positions=positions, training=training
         )
@@ -213,15 +215,13 @@ class BiVRec(tfrs.Model):
           allocation for the compacted history, see `histories.compact`.
         """
         rows = compact(rows, self.config.max_history)
-        length = tf.shape(rows)[1]
-        last = tf.range(tf.shape(rows)[0]) * length + length - 1
-        positions = last if self.config.form == "causal" else None
+        last = tf.fill([tf.shape(rows)[0], 1], tf.shape(rows)[1] - 1)
         found: dict[str, Interests] = {}
         for view in self.config.views:
             # A cold item has no id row, but is no padding: its zero vector holds its place.
             table = tables[view] if tables else self.item_table(view, self.num_rows)
-            result = self.view_interests(view, table, rows, positions)
-            vectors = tf.cast(result.vectors, tf.float32) / self.config.score_temperature
+            result = self.view_interests(view, table, rows, last)
+            vectors = tf.cast(result.vectors[:, 0], tf.float32) / self.config.score_temperature
             found[view] = result._replace(vectors=vectors)
         return found
 
@@ -236,10 +236,6 @@ class BiVRec(tfrs.Model):
             view: tf.cast(self.item_table(view, self.num_rows), tf.float32)
             for view in self.config.views
         }
-
-    def item_allocation(self, view: str, allocation: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
-        """Returns the allocation of history items, float `[n, K, length]`; see `ViewTower`."""
-        return self._towers[view].item_allocation(allocation, length)
 
     def build_index(self, k: int = 20, tables: Mapping[str, tf.Tensor] | None = None):
         """Builds the exact index over the present weights.
@@ -270,16 +266,19 @@ class BiVRec(tfrs.Model):
         """Computes the multi-task objective; `docs/model.md`, sections 3 and 4."""
         history, labels = inputs[SEQUENCE][:, :-1], inputs[SEQUENCE][:, 1:]
         wanted = inputs[IS_TARGET][:, 1:] & (history > 0) & (labels > 0)
-        drawn, rows, positions = self._runs(history, wanted)
-        targets = tf.gather(tf.reshape(labels, [-1]), drawn) - 1
-        users = inputs[USER]
+        drawn, has_target = draw_positions(wanted, self.positions_per_sequence)
+        targets = tf.boolean_mask(tf.gather(labels, drawn, batch_dims=1), has_target) - 1
+        # And the last position, which stands for the window in the cross-view loss.
+        last = tf.fill([tf.shape(history)[0], 1], tf.shape(history)[1] - 1)
+        positions = tf.concat([drawn, last], axis=1)
 
         total = 0.0
         found: dict[str, Interests] = {}
         for view in self.config.views:
             table = self.item_table(view, self.catalogue.num_trained + 1, training)
-            result = self.view_interests(view, table, rows, positions, training)
-            queries = result.vectors[: tf.shape(drawn)[0]] / self.config.score_temperature
+            result = self.view_interests(view, table, history, positions, training)
+            queries = tf.boolean_mask(result.vectors[:, :-1], has_target)
+            queries /= self.config.score_temperature
             task = self._task_loss(queries, table[1:], targets)
             balance = self._balance(result.allocation, result.mask)
             weight = 1.0 if view == ID or not self.has_both_views else self.loss_config.mm_weight
@@ -287,39 +286,18 @@ class BiVRec(tfrs.Model):
             found[view] = result
             self._track_view(view, task, balance, queries)
         if self.has_both_views:
-            total += self._cross_view_loss(found, users, drawn, history)
+            total += self._cross_view_loss(found, inputs[USER])
         self._trackers["loss"].update_state(total)
         return total
-
-    def _runs(self, history, wanted):
-        """Returns the drawn positions, and what the towers run over: histories and positions."""
-        count = self.positions_per_sequence
-        if self.config.form == "causal":
-            drawn = draw_positions(wanted, count)
-            length = tf.shape(history)[1]
-            last = tf.range(tf.shape(history)[0]) * length + length - 1
-            return drawn, history, tf.concat([drawn, last], axis=0)
-        drawn = draw_positions(wanted, count or _PATCH_POSITIONS)
-        return drawn, prefixes(history, drawn), None
 
     def _task_loss(self, queries, items, targets):
         if self.loss_config.softmax == "full":
             return self._full_softmax(queries, items, targets)
         return self._sampled_softmax(queries, items, targets, self._target_probabilities)
 
-    def _cross_view_loss(self, found: dict[str, Interests], users, drawn, history):
-        if self.config.form == "causal":
-            # One representation of each window: its last position.
-            of_user = {view: result.vectors[tf.shape(drawn)[0] :] for view, result in found.items()}
-        else:
-            # The last position drawn from each window.
-            row = drawn // tf.shape(history)[1]
-            is_last = tf.concat([row[1:] != row[:-1], tf.ones_like(row[:1], tf.bool)], axis=0)
-            of_user = {
-                view: tf.boolean_mask(result.vectors, is_last) for view, result in found.items()
-            }
-            users = tf.gather(users, tf.boolean_mask(row, is_last))
-        semantic = self._semantic_similarity(of_user[ID], of_user[MM], users)
+    def _cross_view_loss(self, found: dict[str, Interests], users):
+        of_window = {view: result.vectors[:, -1] for view, result in found.items()}
+        semantic = self._semantic_similarity(of_window[ID], of_window[MM], users)
         allocation = self._interest_allocation(
             found[ID].allocation, found[MM].allocation, found[ID].mask
         )

@@ -1,4 +1,4 @@
-"""Histories as rows of items: compacting, cropping, and cutting out what stood before a target."""
+"""Histories as rows of items: compacting, cropping, and drawing positions to train on."""
 
 import tensorflow as tf
 
@@ -20,24 +20,7 @@ def compact(rows: tf.Tensor, max_history: int) -> tf.Tensor:
     return tf.pad(rows, [[0, 0], [missing, 0]])
 
 
-def prefixes(rows: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
-    """Cuts out the histories that end at given positions.
-
-    Args:
-      rows: int `[batch, length]`, padding on the left.
-      positions: int `[n]`, flat positions `row * length + t`.
-
-    Returns:
-      int `[n, length]`: items `.. t` of the row, padding on the left.
-    """
-    length = tf.shape(rows)[1]
-    row, last = positions // length, positions % length
-    source = tf.range(length)[tf.newaxis] - (length - 1 - last)[:, tf.newaxis]
-    items = tf.gather(tf.gather(rows, row), tf.maximum(source, 0), batch_dims=1)
-    return tf.where(source >= 0, items, 0)
-
-
-def draw_positions(wanted: tf.Tensor, per_sequence: int | None) -> tf.Tensor:
+def draw_positions(wanted: tf.Tensor, per_sequence: int | None) -> tuple[tf.Tensor, tf.Tensor]:
     """Draws, without replacement, positions to train on.
 
     Args:
@@ -45,11 +28,12 @@ def draw_positions(wanted: tf.Tensor, per_sequence: int | None) -> tf.Tensor:
       per_sequence: How many of a sequence at most; all when none.
 
     Returns:
-      int32 `[n]`, flat positions `row * length + t`, in order.
+      Positions, int32 `[batch, m]`, and which of them have a target, bool `[batch, m]`, with
+      `m = min(per_sequence, length)`: a sequence of fewer targets is filled up with others.
     """
-    if per_sequence is not None:
-        lottery = tf.where(wanted, tf.random.uniform(tf.shape(wanted)), -1.0)
-        limit = tf.minimum(per_sequence, tf.shape(wanted)[1])
-        threshold = tf.math.top_k(lottery, k=limit).values[:, -1:]
-        wanted &= lottery >= threshold
-    return tf.cast(tf.where(tf.reshape(wanted, [-1]))[:, 0], tf.int32)
+    length = tf.shape(wanted)[1]
+    if per_sequence is None:
+        return tf.broadcast_to(tf.range(length), tf.shape(wanted)), wanted
+    lottery = tf.where(wanted, tf.random.uniform(tf.shape(wanted)), -1.0)
+    drawn = tf.math.top_k(lottery, k=tf.minimum(per_sequence, length))
+    return drawn.indices, drawn.values >= 0.0

@@ -13,9 +13,9 @@ class Interests(NamedTuple):
     """What a view makes of histories.
 
     Attributes:
-      vectors: float `[n, K, D]`.
-      allocation: float32 `[batch, K, tokens]`, soft allocation of tokens to interests.
-      mask: bool `[batch, tokens]`.
+      vectors: float `[n, m, K, D]` at `m` positions of every history, or `[n, K, D]` at the last.
+      allocation: float32 `[n, K, length]`, soft allocation of the history's items to interests.
+      mask: bool `[n, length]`.
     """
 
     vectors: tf.Tensor
@@ -30,56 +30,31 @@ class ViewTower(tf_keras.layers.Layer):
       config: The model's architecture.
       **kwargs: Passed to the base class.
 
-    Inputs: `items`, float `[batch, length, D]`; `mask`, bool `[batch, length]`; `positions`, as
-      for `ClusterAttention`.
+    Inputs: `items`, float `[batch, length, D]`; `mask`, bool `[batch, length]`; `positions`, int
+      `[batch, m]`, where interests are wanted.
     Outputs: `Interests`.
     """
 
     def __init__(self, config: ModelConfig, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.config = config
-        causal = config.form == "causal"
         self._patching = MultiScalePatching(
-            config.scales, config.max_history, causal, config.dropout, name="multi_scale_patching"
+            config.scales, config.dropout, name="multi_scale_patching"
         )
         self._decomposition = InterestDecomposition(
             num_interests=config.num_interests,
             context_blocks=config.context_blocks,
             attention_heads=config.attention_heads,
-            causal=causal,
             max_length=config.max_history,
-            tokens_per_position=len(config.scales) if causal else 1,
             top_n=config.assignment_top_n,
             temperature=config.assignment_temperature,
             dropout=config.dropout,
+            gaussian=config.gaussian_attention,
+            cluster=config.cluster_attention,
             name="interest_decomposition",
         )
 
-    def call(self, items, mask, positions=None, training=None):
-        tokens, token_mask = self._patching(items, mask, training=training)
-        vectors, allocation = self._decomposition(tokens, token_mask, positions, training=training)
-        return Interests(vectors, allocation, token_mask)
-
-    def item_allocation(self, allocation: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
-        """Averages the allocation of an item's tokens over the scales.
-
-        Args:
-          allocation: float `[batch, K, tokens]`, as in `Interests`.
-          length: Items in the history, padding included.
-
-        Returns:
-          float32 `[batch, K, length]`.
-        """
-        scales = self.config.scales
-        if self.config.form == "causal":
-            batch, interests, _ = tf.unstack(tf.shape(allocation))
-            by_scale = tf.reshape(allocation, [batch, interests, length, len(scales)])
-            return tf.reduce_mean(by_scale, axis=3)
-        total, start = 0.0, 0
-        for scale in scales:
-            patches = -(-length // scale)
-            # Patches are aligned at the most recent item.
-            patch = patches - 1 - tf.range(length - 1, -1, -1) // scale
-            total += tf.gather(allocation, start + patch, axis=2)
-            start += patches
-        return total / len(scales)
+    def call(self, items, mask, positions, training=None):
+        tokens = self._patching(items, mask, training=training)
+        vectors, allocation = self._decomposition(tokens, mask, positions, training=training)
+        return Interests(vectors, allocation, mask)

@@ -32,32 +32,17 @@ def softmax(values):
 
 
 def multi_scale_patching(layer, items, mask):
-    batch, length, _ = items.shape
-    all_tokens, all_masks = [], []
+    batch, length, dimension = items.shape
+    tokens = np.zeros(items.shape)
     for b in range(batch):
-        tokens, valid = [], []
-
-        def add(index, positions, is_valid, distance, b=b, tokens=tokens, valid=valid):
-            inside = [t for t in positions if t >= 0 and mask[b, t]]
-            total = sum((items[b, t].astype(float) for t in inside), np.zeros(items.shape[2]))
-            token = total / math.sqrt(max(len(inside), 1)) + weight(layer._scale_embeddings)[index]
-            if distance is not None:
-                token = token + weight(layer._distance_embeddings[index])[distance]
-            tokens.append(layer_norm(layer._norm, token))
-            valid.append(bool(inside) if is_valid is None else is_valid)
-
-        if layer.causal:
-            for t in range(length):
-                for index, scale in enumerate(layer.scales):
-                    add(index, range(t - scale + 1, t + 1), bool(mask[b, t]), None)
-        else:
-            for index, scale in enumerate(layer.scales):
-                for distance in reversed(range(math.ceil(length / scale))):
-                    last = length - 1 - distance * scale
-                    add(index, range(last - scale + 1, last + 1), None, distance)
-        all_tokens.append(tokens)
-        all_masks.append(valid)
-    return np.array(all_tokens), np.array(all_masks)
+        for t in range(length):
+            token = np.zeros(dimension)
+            for scale, gamma in zip(layer.scales, layer._weights, strict=True):
+                inside = [j for j in range(max(0, t - scale + 1), t + 1) if mask[b, j]]
+                total = sum((items[b, j].astype(float) for j in inside), np.zeros(dimension))
+                token += weight(gamma) * total / math.sqrt(max(len(inside), 1))
+            tokens[b, t] = layer_norm(layer._norm, token)
+    return tokens
 
 
 def context_block(layer, tokens, mask):
@@ -72,13 +57,11 @@ def context_block(layer, tokens, mask):
             for h in range(heads):
                 logits, values = [], []
                 for j in range(count):
-                    distance = i // layer.tokens_per_position - j // layer.tokens_per_position
-                    if not mask[b, j] or (layer.max_distance is not None and distance < 0):
+                    distance = i - j
+                    if not mask[b, j] or distance < 0:
                         continue
-                    logit = query[h, i] @ key[h, j] / math.sqrt(size)
-                    if layer.max_distance is not None:
-                        bias = weight(layer._distance_bias)
-                        logit += bias[h, min(distance, layer.max_distance - 1)]
+                    bias = weight(layer._distance_bias)[h, min(distance, layer.max_distance - 1)]
+                    logit = query[h, i] @ key[h, j] / math.sqrt(size) + bias
                     logits.append(logit)
                     values.append(value[h, j])
                 mixed.append(softmax(logits) @ np.array(values) if logits else np.zeros(size))
@@ -89,58 +72,64 @@ def context_block(layer, tokens, mask):
 
 
 def gaussian_attention(layer, tokens, mask):
-    batch, count, dimension = tokens.shape
-    width = layer.tokens_per_position
-    mean, scale = weight(layer._mean), np.log1p(np.exp(weight(layer._raw_scale)))
-    lengths = [width * (t + 1) for t in range(count // width)] if layer.causal else [count]
-    out = np.zeros([batch, len(lengths), layer.num_interests, dimension])
+    """Pools at every position `[batch, length, K, D]`, and log densities `[batch, K, length]`."""
+    batch, length, dimension = tokens.shape
+    mean = weight(layer._mean)
+    scale = np.log1p(np.exp(weight(layer._raw_scale))) if layer.gaussian else None
+    pooled = np.zeros([batch, length, layer.num_interests, dimension])
+    density = np.zeros([batch, layer.num_interests, length])
     for b in range(batch):
         key, value = dense(layer._key, tokens[b]), dense(layer._value, tokens[b])
-        for index, stop in enumerate(lengths):
-            for k in range(layer.num_interests):
-                seen = [t for t in range(stop) if mask[b, t]]
-                logits = [-0.5 * (((mean[k] - key[t]) / scale[k]) ** 2).sum() for t in seen]
-                pooled = softmax(logits) @ value[seen] if seen else np.zeros(dimension)
-                out[b, index, k] = layer_norm(layer._norm, mean[k] + dense(layer._output, pooled))
-    return out if layer.causal else out[:, 0]
+        for k in range(layer.num_interests):
+            for j in range(length):
+                if layer.gaussian:
+                    density[b, k, j] = -0.5 * (((mean[k] - key[j]) / scale[k]) ** 2).sum()
+                else:
+                    density[b, k, j] = mean[k] @ key[j]
+            for t in range(length):
+                seen = [j for j in range(t + 1) if mask[b, j]]
+                if seen:
+                    pooled[b, t, k] = softmax(density[b, k, seen]) @ value[seen]
+    return pooled, density
 
 
-def cluster_attention(layer, interests, tokens, mask):
-    if not layer.causal:
-        interests = interests[:, np.newaxis]
-    batch, steps, num_interests, dimension = interests.shape
-    count, width = tokens.shape[1], layer.tokens_per_position
-    allocation = np.zeros([batch, num_interests, count])
-    assignment = np.zeros([batch, num_interests, count])
-    out = np.zeros(interests.shape)
+def cluster_attention(layer, tokens, mask, pooled, mean):
+    """Renewals at every position `[batch, length, K, D]`, and the allocation."""
+    batch, length, num_interests, dimension = pooled.shape
+    allocation = np.zeros([batch, num_interests, length])
+    assignment = np.zeros([batch, num_interests, length])
+    out = np.zeros(pooled.shape)
     for b in range(batch):
         key, value = dense(layer._key, tokens[b]), dense(layer._value, tokens[b])
-        for t in range(count):
-            if not mask[b, t]:
+        for j in range(length):
+            if not mask[b, j]:
                 continue
-            now = interests[b, t // width if layer.causal else 0]
-            affinity = dense(layer._query, now) @ key[t] / math.sqrt(dimension)
-            allocation[b, :, t] = softmax(affinity / layer.temperature)
+            affinity = (mean + pooled[b, j]) @ key[j] / math.sqrt(dimension)
+            allocation[b, :, j] = softmax(affinity / layer.temperature)
             for k in np.argsort(-affinity)[: layer.top_n]:
-                assignment[b, k, t] = 1 / layer.top_n
-        for step in range(steps):
-            stop = width * (step + 1) if layer.causal else count
+                assignment[b, k, j] = 1 / layer.top_n
+        for t in range(length):
             for k in range(num_interests):
-                given = assignment[b, k, :stop]
-                mean = given @ value[:stop] / (given.sum() + 1)
-                renewed = layer_norm(
-                    layer._norm, interests[b, step, k] + dense(layer._output, mean)
-                )
-                hidden = gelu(dense(layer._expand, renewed))
-                out[b, step, k] = renewed + dense(layer._contract, hidden)
-    return (out if layer.causal else out[:, 0]), allocation
+                given = assignment[b, k, : t + 1]
+                out[b, t, k] = given @ value[: t + 1] / (given.sum() + 1)
+    return out, allocation
 
 
 def interest_decomposition(layer, tokens, mask):
     for block in layer._blocks:
         tokens = context_block(block, tokens, mask)
-    interests = gaussian_attention(layer._gaussian, tokens, mask)
-    return cluster_attention(layer._cluster, interests, tokens, mask)
+    context = layer_norm(layer._context_norm, tokens)
+    state, density = gaussian_attention(layer._gaussian, context, mask)
+    if layer.cluster:
+        mean = weight(layer._gaussian._mean)
+        renewal, allocation = cluster_attention(layer._cluster, context, mask, state, mean)
+        state = state + renewal
+    else:
+        allocation = np.exp(density) / np.exp(density).sum(axis=1, keepdims=True)
+        allocation *= mask[:, np.newaxis]
+    interests = dense(layer._output, layer_norm(layer._pool_norm, state))
+    interests = interests + context[:, :, np.newaxis] + weight(layer._offset)
+    return layer_norm(layer._norm, interests), allocation
 
 
 def content_projection(layer, features, presence):

@@ -10,8 +10,6 @@ import tf_keras
 from bivrec_tf.config import LossConfig, TrainingConfig
 from bivrec_tf.training import make_optimizer
 
-FORMS = pytest.mark.parametrize("form", ["causal", "patch"])
-
 
 def objective(model, batch, training=False):
     """The loss of a batch, and every diagnostic that it leaves."""
@@ -36,13 +34,12 @@ def no_cross_view(**changes):
 
 
 @pytest.mark.parametrize("readout", ["max", "logsumexp"])
-@FORMS
 def test_the_task_loss_is_the_cross_entropy_of_serving_scores_after_every_prefix(
-    make_model, batch, form, readout
+    make_model, batch, readout
 ):
     """What training sees at a position is what serving sees after the same history."""
     loss = no_cross_view(mm_weight=0.7)
-    model = make_model(loss, form=form, readout=readout, score_temperature=0.8)
+    model = make_model(loss, readout=readout, score_temperature=0.8)
     total, found = objective(model, batch)
     examples = training_examples(batch)
     assert len(examples) == 3 + 4 + 3
@@ -63,13 +60,12 @@ def test_the_task_loss_is_the_cross_entropy_of_serving_scores_after_every_prefix
     assert total == pytest.approx(expected["id"] + 0.7 * expected["mm"], rel=1e-4)
 
 
-@FORMS
 @pytest.mark.parametrize(
     ("softmax", "views"), itertools.product(["full", "sampled"], [("id", "mm"), ("id",), ("mm",)])
 )
-def test_every_trainable_variable_receives_a_gradient(make_model, batch, form, softmax, views):
+def test_every_trainable_variable_receives_a_gradient(make_model, batch, softmax, views):
     loss = LossConfig(softmax=softmax, sampled_negatives=30, cross_view_warmup_steps=10)
-    model = make_model(loss, form=form, views=views, scales=(1, 2), dropout=0.1)
+    model = make_model(loss, views=views, scales=(1, 2), dropout=0.1)
     model.compile(optimizer=make_optimizer(TrainingConfig()))
 
     @tf.function
@@ -87,9 +83,8 @@ def test_every_trainable_variable_receives_a_gradient(make_model, batch, form, s
         assert np.any(dense), variable.name
 
 
-@FORMS
-def test_a_training_step_changes_every_trainable_variable(make_model, batch, form):
-    model = make_model(form=form, scales=(1, 2))
+def test_a_training_step_changes_every_trainable_variable(make_model, batch):
+    model = make_model(scales=(1, 2))
     model.compile(optimizer=make_optimizer(TrainingConfig(learning_rate=0.01)))
     before = [variable.numpy() for variable in model.trainable_variables]
     logs = model.train_step(batch)
@@ -104,8 +99,7 @@ def test_a_training_step_changes_every_trainable_variable(make_model, batch, for
     assert -1.0 <= logs["mm_interest_cosine"] <= 1.0
 
 
-@FORMS
-def test_float16_knows_no_nan_even_in_rows_of_padding_alone(make_model, batch, form):
+def test_float16_knows_no_nan_even_in_rows_of_padding_alone(make_model, batch):
     padded = {
         "sequence": tf.concat([batch["sequence"], tf.zeros([2, 7], tf.int32)], axis=0),
         "is_target": tf.concat([batch["is_target"], tf.zeros([2, 7], tf.bool)], axis=0),
@@ -113,7 +107,7 @@ def test_float16_knows_no_nan_even_in_rows_of_padding_alone(make_model, batch, f
     }
     tf_keras.mixed_precision.set_global_policy("mixed_float16")
     try:
-        model = make_model(form=form)
+        model = make_model()
         model.compile(optimizer=make_optimizer(TrainingConfig(mixed_precision=True)))
         found = model.interests(tf.constant([[0, 0, 0], [0, 1, 2]]))
         assert model._towers["id"].compute_dtype == "float16"
@@ -132,9 +126,8 @@ def test_float16_knows_no_nan_even_in_rows_of_padding_alone(make_model, batch, f
         tf_keras.mixed_precision.set_global_policy("float32")
 
 
-@FORMS
-def test_windows_of_one_user_are_no_negatives_of_one_another(make_model, batch, form):
-    model = make_model(form=form)
+def test_windows_of_one_user_are_no_negatives_of_one_another(make_model, batch):
+    model = make_model()
     two = {name: values[:2] for name, values in batch.items()}
     _, of_two_users = objective(model, two)
     _, of_one_user = objective(model, {**two, "user": tf.constant([5, 5], tf.int64)})
@@ -142,31 +135,23 @@ def test_windows_of_one_user_are_no_negatives_of_one_another(make_model, batch, 
     assert of_one_user["semantic_loss"] == pytest.approx(0.0, abs=1e-6)
 
 
-@FORMS
-def test_the_semantic_loss_takes_one_representation_of_every_window(make_model, batch, form):
-    """Of its last position with a target: other positions are cut off and change nothing."""
-    model = make_model(form=form, seed=3)
+def test_the_semantic_loss_takes_one_representation_of_every_window(make_model, batch):
+    """That of its last position, whatever was drawn."""
+    model = make_model(seed=3)
     _, all_positions = objective(model, batch)
-    last_only = {**batch, "is_target": batch["is_target"] & (tf.range(7) == 6)}
-    _, one_position = objective(model, last_only)
-    if form == "patch":  # A window without a drawn position has none.
-        assert one_position["semantic_loss"] == pytest.approx(all_positions["semantic_loss"])
     found = model.interests(batch["sequence"][:, :-1])
-    rows = tf.constant([0, 1, 3] if form == "patch" else [0, 1, 2, 3])
     expected = model._semantic_similarity(
-        *(tf.gather(found[view].vectors, rows) for view in ("id", "mm")),
-        tf.gather(batch["user"], rows),
+        *(found[view].vectors for view in ("id", "mm")), batch["user"]
     )
     assert all_positions["semantic_loss"] == pytest.approx(float(expected), rel=1e-4)
 
 
-@FORMS
-def test_cross_view_losses_warm_up_with_the_steps(make_model, batch, form):
+def test_cross_view_losses_warm_up_with_the_steps(make_model, batch):
     loss = LossConfig(
         mm_weight=0, balance_weight=0, cross_view_warmup_steps=4, semantic_weight=2,
         allocation_weight=3,
     )  # fmt: skip
-    model = make_model(loss, form=form)
+    model = make_model(loss)
     model.compile(optimizer=tf_keras.optimizers.SGD(0.0))
     for step in (0, 1, 3, 5):
         model.optimizer.iterations.assign(step)
@@ -176,9 +161,8 @@ def test_cross_view_losses_warm_up_with_the_steps(make_model, batch, form):
         assert total == pytest.approx(found["id_loss"] + share * cross_view, rel=1e-4)
 
 
-@FORMS
-def test_a_batch_without_any_target_trains_nothing_and_breaks_nothing(make_model, form):
-    model = make_model(form=form)
+def test_a_batch_without_any_target_trains_nothing_and_breaks_nothing(make_model):
+    model = make_model()
     empty = {
         "sequence": tf.constant([[0, 0, 0, 0, 0, 0, 4], [0, 0, 0, 0, 0, 0, 0]]),
         "is_target": tf.constant([[False] * 6 + [True], [False] * 7]),
@@ -193,21 +177,15 @@ def test_a_batch_without_any_target_trains_nothing_and_breaks_nothing(make_model
     assert all(np.isfinite(float(metric.result())) for metric in model.metrics)
 
 
-@FORMS
-def test_drawn_positions_are_as_many_as_asked_for(make_model, batch, form):
-    model = make_model(form=form, positions=2)
-    history, labels = batch["sequence"][:, :-1], batch["sequence"][:, 1:]
-    wanted = batch["is_target"][:, 1:] & (history > 0) & (labels > 0)
-    drawn, histories, positions = model._runs(history, wanted)
-    assert np.bincount(drawn.numpy() // 6, minlength=4).tolist() == [2, 2, 0, 2]
-    if form == "causal":
-        np.testing.assert_array_equal(histories, history)
-        np.testing.assert_array_equal(positions, [*drawn.numpy(), 5, 11, 17, 23])
-    else:
-        for row, position in zip(histories.numpy(), drawn.numpy(), strict=True):
-            n, t = divmod(int(position), 6)
-            assert row.tolist() == [0] * (5 - t) + history.numpy()[n, : t + 1].tolist()
-        assert positions is None
+def test_the_loss_is_that_of_the_drawn_positions_alone(make_model, batch):
+    """Two positions of a window with two targets are all of them."""
+    two = {**batch, "is_target": batch["is_target"] & (tf.range(7) >= 5)}
+    drawn, everything = make_model(positions=2), make_model()
+    assert objective(drawn, two)[0] == pytest.approx(objective(everything, two)[0], rel=1e-5)
+    one = make_model(positions=1)
+    tf.random.set_seed(1)
+    losses = {round(objective(one, two)[1]["id_loss"], 5) for _ in range(20)}
+    assert len(losses) > 1
 
 
 def test_the_objective_of_validation_is_free_of_noise(make_model, batch):
