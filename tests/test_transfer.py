@@ -133,7 +133,7 @@ def test_what_was_loaded_is_logged(saved, caplog):
         report = warm_start(small, saved, {"text": TEXT})
     (line,) = caplog.messages
     assert f"{len(report.loaded)} weights loaded, of the tower and of modalities text" in line
-    assert "offset (shape [4, 8] there, [2, 8] here)" in line
+    assert "offset (shape [3, 8] there, [2, 8] here)" in line
     assert saved.directory in line
 
 
