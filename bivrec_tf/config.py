@@ -34,8 +34,10 @@ class ModelConfig(StrictModel):
     assignment_top_n: int = Field(1, ge=1, description="Interests a token is assigned to.")
     assignment_temperature: float = Field(1.0, gt=0, description="tau of the allocation.")
     score_temperature: float = Field(1.0, gt=0, description="Divides every training score.")
-    readout: Literal["max", "logsumexp"] = Field(
-        "max", description="How K interest scores of an item become one; serving takes the max."
+    readout: Literal["max", "logsumexp", "target"] = Field(
+        "max",
+        description="How K interest scores of an item become one in training; serving takes the "
+        "max. target: the interest that scores the target highest scores every item.",
     )
     modality_dropout: Probability = Field(
         0.0, description="Chance that a present modality counts as missing in a training step."
@@ -83,8 +85,10 @@ class LossConfig(StrictModel):
     cross_view_warmup_steps: int = Field(
         200, ge=0, description="Steps over which the cross-view weights rise from 0."
     )
-    softmax: Literal["full", "sampled"] = Field(
-        "full", description="full: over the whole catalogue; sampled: for larger ones."
+    softmax: Literal["full", "sampled", "binary"] = Field(
+        "full",
+        description="full: over the whole catalogue; sampled: for larger ones; binary: SASRec's "
+        "original loss against one drawn negative, for comparisons.",
     )
     softmax_dtype: Literal["float32", "bfloat16"] = Field(
         "float32",

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from bivrec_tf import features
 from bivrec_tf.catalogue import ItemCatalogue
-from bivrec_tf.models.bivrec import IS_TARGET, SEQUENCE, USER
+from bivrec_tf.models.sequential_recommender import IS_TARGET, SEQUENCE, USER
 
 _SHUFFLE_BUFFER = 100_000
 _SAMPLE_BUFFER = 20_000

@@ -15,7 +15,7 @@ from bivrec_tf.metrics import (
     Recall,
     ReciprocalRank,
 )
-from bivrec_tf.models import BiVRec
+from bivrec_tf.models import SequentialRecommender
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class RankingEvaluator:
       filter_seen: Whether items of the history are left out of the ranking, as in serving.
     """
 
-    def __init__(self, model: BiVRec, filter_seen: bool = True) -> None:
+    def __init__(self, model: SequentialRecommender, filter_seen: bool = True) -> None:
         self._model = model
         self._filter_seen = filter_seen
         self._index = model.build_index()

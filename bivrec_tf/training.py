@@ -16,7 +16,7 @@ import tf_keras
 from bivrec_tf.config import TrainingConfig
 from bivrec_tf.errors import BivrecError, ConfigError
 from bivrec_tf.evaluation import SELECTION_METRIC, RankingEvaluator
-from bivrec_tf.models import BiVRec
+from bivrec_tf.models import SequentialRecommender
 
 logger = logging.getLogger(__name__)
 """Tells of every finished epoch in one line."""
@@ -136,7 +136,7 @@ class _Progress(tf_keras.callbacks.Callback):
         self._latest: tf.train.CheckpointManager | None = None
         self._best: tf.train.CheckpointManager | None = None
 
-    def attach(self, model: BiVRec, resume: bool) -> int:
+    def attach(self, model: SequentialRecommender, resume: bool) -> int:
         """Prepares checkpoints; returns the epoch to start with."""
         if not self._keeps_checkpoints:
             return 0
@@ -219,7 +219,7 @@ class _Progress(tf_keras.callbacks.Callback):
         scratch.replace(self._directory / _STATE_FILE)
 
 
-def _identify_run(model: BiVRec, config: TrainingConfig) -> dict[str, str]:
+def _identify_run(model: SequentialRecommender, config: TrainingConfig) -> dict[str, str]:
     free = {"early_stopping_patience"}
     if config.learning_rate_decay == "none":
         free.add("epochs")  # Otherwise the learning rate of every step depends on them.
@@ -231,7 +231,9 @@ def _identify_run(model: BiVRec, config: TrainingConfig) -> dict[str, str]:
     }
 
 
-def _claim(directory: Path, model: BiVRec, config: TrainingConfig, resume: bool) -> None:
+def _claim(
+    directory: Path, model: SequentialRecommender, config: TrainingConfig, resume: bool
+) -> None:
     """Makes sure that a directory's checkpoints are of this run."""
     directory.mkdir(parents=True, exist_ok=True)
     run_file, run = directory / _RUN_FILE, _identify_run(model, config)
@@ -250,7 +252,7 @@ def _claim(directory: Path, model: BiVRec, config: TrainingConfig, resume: bool)
 
 
 def fit(
-    model: BiVRec,
+    model: SequentialRecommender,
     training_data: tf.data.Dataset,
     validation_data: tf.data.Dataset,
     config: TrainingConfig,

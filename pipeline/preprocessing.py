@@ -4,7 +4,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from bivrec_tf import features
-from bivrec_tf.models.bivrec import USER
+from bivrec_tf.models.sequential_recommender import USER
 
 VOCABULARY = "items"
 """Name of the vocabulary: items of the training split, most frequent first."""

@@ -1,6 +1,17 @@
-"""Models."""
+"""The models: BiVRec and the baselines that it is compared with, under one interface."""
 
 from bivrec_tf.models.bivrec import BiVRec
+from bivrec_tf.models.comirec_sa import ComiRecSA
+from bivrec_tf.models.popularity import Popularity
+from bivrec_tf.models.sasrec import SASRec
+from bivrec_tf.models.sequential_recommender import SequentialRecommender
 from bivrec_tf.models.view_tower import Interests
 
-__all__ = ["BiVRec", "Interests"]
+__all__ = [
+    "BiVRec",
+    "ComiRecSA",
+    "Interests",
+    "Popularity",
+    "SASRec",
+    "SequentialRecommender",
+]

@@ -1,39 +1,20 @@
 """BiVRec: an id view and a multimodal view of a user, trained together."""
 
-from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
-import tensorflow_recommenders as tfrs
-import tf_keras
 
 from bivrec_tf.catalogue import ItemCatalogue
 from bivrec_tf.config import LossConfig, ModelConfig
-from bivrec_tf.errors import ConfigError
 from bivrec_tf.features import VIEWS
-from bivrec_tf.layers import ContentProjection, ItemEmbedding
-from bivrec_tf.losses import (
-    AllocationBalance,
-    CatalogueSoftmax,
-    InterestAllocation,
-    SampledSoftmax,
-    SemanticSimilarity,
-)
-from bivrec_tf.models.histories import compact, draw_positions
-from bivrec_tf.models.view_tower import Interests, ViewTower
-from bivrec_tf.retrieval import MultiInterestTopK
+from bivrec_tf.losses import InterestAllocation, SemanticSimilarity
+from bivrec_tf.models.sequential_recommender import SequentialRecommender
+from bivrec_tf.models.view_tower import ViewTower
 
 ID, MM = VIEWS
-SEQUENCE = "sequence"
-"""int32 `[batch, max_history + 1]`: rows of a training window, padding on the left."""
-IS_TARGET = "is_target"
-"""bool `[batch, max_history + 1]`: which of them are to be predicted."""
-USER = "user"
-"""int64 `[batch]`: equal for windows of one user."""
 
 
-class BiVRec(tfrs.Model):
+class BiVRec(SequentialRecommender):
     """The model: two towers, two recommendation tasks, and the losses that tie the views.
 
     Args:
@@ -66,243 +47,27 @@ class BiVRec(tfrs.Model):
         positions_per_sequence: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        if MM in config.views and not catalogue.modalities:
-            raise ConfigError(
-                "model.views asks for the multimodal view, but no item has content features. "
-                "Configure a modality, or train the id view alone with `views: [id]`."
-            )
-        self.config = config
-        self.catalogue = catalogue
-        self.loss_config = loss or LossConfig()
-        self.positions_per_sequence = positions_per_sequence
-        self._towers: dict[str, ViewTower] = {
-            view: ViewTower(config, name=f"{view}_tower") for view in config.views
-        }
-        if ID in config.views:
-            self._item_embedding = ItemEmbedding(
-                catalogue.num_trained, config.dimension, name="item_embedding"
-            )
-        if MM in config.views:
-            self._build_content()
-        self._retained: tuple[tf.Tensor, tf.Tensor] | None = None
-        probabilities = catalogue.counts[1 : catalogue.num_trained + 1].astype(np.float32)
-        self._target_probabilities = probabilities / max(probabilities.sum(), 1.0)
-        # Chosen on validation at the end of training, and stored with the model.
-        self.id_weight = tf.Variable(0.5, trainable=False, name="id_weight")
-        # Until then cold items stand back: the softmax never weighed them against the others.
-        self.cold_offset = tf.Variable(-3.0, trainable=False, name="cold_offset")
-        self._full_softmax = CatalogueSoftmax(
-            config.readout, self.loss_config.softmax_chunk_rows, self.loss_config.softmax_dtype
-        )
-        self._sampled_softmax = SampledSoftmax(self.loss_config.sampled_negatives)
+        super().__init__(config, catalogue, loss, positions_per_sequence, **kwargs)
         self._semantic_similarity = SemanticSimilarity(name="semantic_similarity")
         self._interest_allocation = InterestAllocation(self.loss_config.allocation_form)
-        self._balance = AllocationBalance()
-        names = ["loss"]
-        for view in config.views:
-            names += [f"{view}_loss", f"{view}_interests_in_use", f"{view}_interest_cosine"]
-        if self.has_both_views:
-            names += ["semantic_loss", "allocation_loss"]
-        self._trackers = {name: tf_keras.metrics.Mean(name=name) for name in names}
 
-    @property
-    def has_both_views(self) -> bool:
-        """Whether the cross-view losses apply."""
-        return len(self.config.views) == 2
+    def make_tower(self, view, name):
+        """Returns the view's `ViewTower`."""
+        return ViewTower(self.config, name=name)
 
-    def _build_content(self) -> None:
-        catalogue, config = self.catalogue, self.config
-        self._content_projection = ContentProjection(
-            catalogue.modalities,
-            config.dimension,
-            config.modality_dropout,
-            name="content_projection",
-        )
-        # Statistics come from the training split alone.
-        trained = slice(1, catalogue.num_trained + 1)
-        self._content_projection.adapt(
-            {name: values[trained] for name, values in catalogue.content.items()},
-            {name: values[trained] for name, values in catalogue.presence.items()},
-        )
-        self._content = {
-            name: tf.constant(values, name=f"content_{name}")
-            for name, values in catalogue.content.items()
-        }
-        self._presence = {
-            name: tf.constant(values, name=f"presence_{name}")
-            for name, values in catalogue.presence.items()
-        }
+    def more_diagnostics(self):
+        """Returns the names of the cross-view losses, with two views."""
+        return ["semantic_loss", "allocation_loss"] if self.has_both_views else []
 
-    def item_table(self, view: str, rows: int, training: bool = False) -> tf.Tensor:
-        """Returns the vectors of a view's first rows, padding (zero) first: `[rows, D]`.
-
-        Args:
-          view: `id` or `mm`.
-          rows: How many rows, padding included. Cold items are zero in the id view.
-          training: Whether modalities may be dropped.
-        """
-        if view == ID:
-            table = self._item_embedding.table()[:rows]
-            return tf.pad(table, [[0, rows - tf.shape(table)[0]], [0, 0]])
-        table = self._content_projection(
-            {name: values[1:rows] for name, values in self._content.items()},
-            {name: values[1:rows] for name, values in self._presence.items()},
-            training=training,
-        )
-        table = tf.pad(table, [[1, 0], [0, 0]])
-        if self._retained is None:
-            return table
-        own_rows, vectors = self._retained
-        inside = own_rows < rows
-        return tf.tensor_scatter_nd_update(
-            table,
-            tf.boolean_mask(own_rows, inside)[:, tf.newaxis],
-            tf.cast(tf.boolean_mask(vectors, inside), table.dtype),
-        )
-
-    def retain_item_vectors(self, rows: np.ndarray, vectors: np.ndarray) -> None:
-        """Gives items whose content is gone the multimodal vectors that they had.
-
-        Args:
-          rows: int `[n]`.
-          vectors: float `[n, D]`.
-        """
-        self._retained = (
-            (tf.constant(rows, tf.int32), tf.constant(vectors, tf.float32)) if len(rows) else None
-        )
-
-    def build_variables(self) -> None:
-        """Creates every variable, so that weights can be restored into them."""
-        width = self.config.max_history + 1
-        rows = tf.zeros([1, width], tf.int32)
-        self.compute_loss(
-            {SEQUENCE: rows, IS_TARGET: rows > 0, USER: tf.zeros([1], tf.int64)}, training=False
-        )
-        self.reset_metrics()
-
-    def named_variables(self) -> dict[str, tf.Variable]:
-        """Returns all that makes the model what it is, by name: weights, statistics, calibration.
-
-        Names are the same for every model of one architecture.
-        """
-        diagnostics = {id(v) for metric in self.metrics for v in metric.variables}
-        kept = [variable for variable in self.variables if id(variable) not in diagnostics]
-        return {variable.name.removesuffix(":0"): variable for variable in kept}
-
-    def view_interests(
-        self, view: str, table: tf.Tensor, rows: tf.Tensor, positions: tf.Tensor, training=False
-    ) -> Interests:
-        """Runs one tower over histories `rows`, int `[n, L]`, with item vectors from `table`.
-
-        Interests are those at `positions`, int `[n, m]`.
-        """
-        return self._towers[view](
-            tf.gather(table, rows), rows > 0, positions=positions, training=training
-        )
-
-    def interests(
-        self, rows: tf.Tensor, tables: Mapping[str, tf.Tensor] | None = None
-    ) -> dict[str, Interests]:
-        """Infers the interests of histories.
-
-        Args:
-          rows: int32 `[n, L]`, any L, oldest first; 0 for padding and unknown items, anywhere.
-          tables: Item tables of both views, where the caller has them already.
-
-        Returns:
-          `Interests` of every view, with vectors divided by the score temperature and the
-          allocation for the compacted history, see `histories.compact`.
-        """
-        rows = compact(rows, self.config.max_history)
-        last = tf.fill([tf.shape(rows)[0], 1], tf.shape(rows)[1] - 1)
-        found: dict[str, Interests] = {}
-        for view in self.config.views:
-            # A cold item has no id row, but is no padding: its zero vector holds its place.
-            table = tables[view] if tables else self.item_table(view, self.num_rows)
-            result = self.view_interests(view, table, rows, last)
-            vectors = tf.cast(result.vectors[:, 0], tf.float32) / self.config.score_temperature
-            found[view] = result._replace(vectors=vectors)
-        return found
-
-    @property
-    def num_rows(self) -> int:
-        """Rows of every table: padding, trained items, cold items."""
-        return len(self.catalogue.item_ids)
-
-    def item_tables(self) -> dict[str, tf.Tensor]:
-        """Returns the item vectors of every view, float32 `[num_rows, D]`."""
-        return {
-            view: tf.cast(self.item_table(view, self.num_rows), tf.float32)
-            for view in self.config.views
-        }
-
-    def build_index(self, k: int = 20, tables: Mapping[str, tf.Tensor] | None = None):
-        """Builds the exact index over the present weights.
-
-        Args:
-          k: Default number of results.
-          tables: Item tables, where the caller has them already.
-
-        Returns:
-          `MultiInterestTopK` over all rows; row 0 is never a result.
-        """
-        rows = tf.range(self.num_rows)
-        warm = rows <= self.catalogue.num_trained
-        return MultiInterestTopK(k=k).index(
-            dict(tables or self.item_tables()),
-            warm=warm,
-            available=tf.constant(~self.catalogue.retired),
-            offsets=tf.where(warm, 0.0, self.cold_offset),
-            id_weight=float(self.id_weight.numpy()),
-            has_padding=True,
-        )
-
-    def call(self, rows):
-        """Returns interest vectors `[n, K, D]` of every view for histories int `[n, L]`."""
-        return {view: found.vectors for view, found in self.interests(rows).items()}
-
-    def compute_loss(self, inputs, training=False):
-        """Computes the multi-task objective; `docs/model.md`, sections 3 and 4."""
-        history, labels = inputs[SEQUENCE][:, :-1], inputs[SEQUENCE][:, 1:]
-        wanted = inputs[IS_TARGET][:, 1:] & (history > 0) & (labels > 0)
-        drawn, has_target = draw_positions(wanted, self.positions_per_sequence)
-        targets = tf.boolean_mask(tf.gather(labels, drawn, batch_dims=1), has_target) - 1
-        # And the last position, which stands for the window in the cross-view loss.
-        last = tf.fill([tf.shape(history)[0], 1], tf.shape(history)[1] - 1)
-        positions = tf.concat([drawn, last], axis=1)
-
-        total = 0.0
-        found: dict[str, Interests] = {}
-        for view in self.config.views:
-            table = self.item_table(view, self.catalogue.num_trained + 1, training)
-            result = self.view_interests(view, table, history, positions, training)
-            queries = tf.boolean_mask(result.vectors[:, :-1], has_target)
-            queries /= self.config.score_temperature
-            task = self._task_loss(queries, table[1:], targets)
-            balance = self._balance(result.allocation, result.mask)
-            weight = 1.0 if view == ID or not self.has_both_views else self.loss_config.mm_weight
-            total += weight * task + self.loss_config.balance_weight * balance
-            found[view] = result
-            self._track_view(view, task, balance, queries)
-        if self.has_both_views:
-            total += self._cross_view_loss(found, inputs[USER])
-        self._trackers["loss"].update_state(total)
-        return total
-
-    def _task_loss(self, queries, items, targets):
-        if self.loss_config.softmax == "full":
-            return self._full_softmax(queries, items, targets)
-        return self._sampled_softmax(queries, items, targets, self._target_probabilities)
-
-    def _cross_view_loss(self, found: dict[str, Interests], users):
+    def cross_view_loss(self, found, users):
+        """The coarse and the fine loss, weighted and warmed up; `docs/model.md`, section 4."""
         of_window = {view: result.vectors[:, -1] for view, result in found.items()}
         semantic = self._semantic_similarity(of_window[ID], of_window[MM], users)
         allocation = self._interest_allocation(
             found[ID].allocation, found[MM].allocation, found[ID].mask
         )
-        self._trackers["semantic_loss"].update_state(semantic)
-        self._trackers["allocation_loss"].update_state(allocation)
+        self.trackers["semantic_loss"].update_state(semantic)
+        self.trackers["allocation_loss"].update_state(allocation)
         return self._warm_up() * (
             self.loss_config.semantic_weight * semantic
             + self.loss_config.allocation_weight * allocation
@@ -315,38 +80,3 @@ class BiVRec(tfrs.Model):
         # At least one step's share from the start: no variable is ever without a gradient.
         done = tf.cast(self.optimizer.iterations + 1, tf.float32)
         return tf.minimum(done / float(steps), 1.0)
-
-    def _track_view(self, view, task, balance, queries):
-        self._trackers[f"{view}_loss"].update_state(task)
-        # exp of the entropy of the mean allocation: K when all are used alike, 1 in a collapse.
-        self._trackers[f"{view}_interests_in_use"].update_state(
-            self.config.num_interests * tf.exp(-balance)
-        )
-        unit = tf.math.l2_normalize(tf.cast(queries, tf.float32), axis=2)
-        # One value a row: a batch without targets has none, and must not make the mean NaN.
-        mean = tf.reduce_mean(tf.matmul(unit, unit, transpose_b=True), axis=[1, 2])
-        interests = self.config.num_interests
-        off_diagonal = (interests * mean - 1.0) / max(interests - 1, 1)
-        self._trackers[f"{view}_interest_cosine"].update_state(off_diagonal)
-
-    def train_step(self, inputs):
-        """One step: as in `tfrs.Model`, with loss scaling under mixed precision."""
-        scales = isinstance(self.optimizer, tf_keras.mixed_precision.LossScaleOptimizer)
-        with tf.GradientTape() as tape:
-            loss = self.compute_loss(inputs, training=True)
-            scaled = self.optimizer.get_scaled_loss(loss) if scales else loss
-        gradients = tape.gradient(scaled, self.trainable_variables)
-        if scales:
-            gradients = self.optimizer.get_unscaled_gradients(gradients)
-        self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
-        return {name: tracker.result() for name, tracker in self._trackers.items()}
-
-    def test_step(self, inputs):
-        """The losses on a batch, without noise or dropout."""
-        self.compute_loss(inputs, training=False)
-        return {name: tracker.result() for name, tracker in self._trackers.items()}
-
-    @property
-    def metrics(self):
-        """Means over an epoch of the losses and of the interest-collapse diagnostics."""
-        return list(self._trackers.values())
