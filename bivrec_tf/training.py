@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,6 +136,10 @@ class _Progress(tf_keras.callbacks.Callback):
         self._best_checkpoint = ""
         self._latest: tf.train.CheckpointManager | None = None
         self._best: tf.train.CheckpointManager | None = None
+        self._began = 0.0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._began = time.perf_counter()
 
     def attach(self, model: SequentialRecommender, resume: bool) -> int:
         """Prepares checkpoints; returns the epoch to start with."""
@@ -160,6 +165,8 @@ class _Progress(tf_keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         logs = {} if logs is None else logs
+        # Of training alone: what follows is evaluation and checkpoints.
+        logs["seconds"] = time.perf_counter() - self._began
         if not math.isfinite(logs["loss"]):
             raise TrainingError(
                 f"the loss is {logs['loss']} in epoch {epoch + 1}: lower training.learning_rate, "
