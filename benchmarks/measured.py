@@ -1,0 +1,164 @@
+"""What `benchmarks/accuracy.py` measured: runs by label, means over seeds, paired differences."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import numpy as np
+from scipy import stats
+
+from bivrec_tf import metrics
+
+RESAMPLES = 10_000
+_AT_ONCE = 200
+
+
+class Interval(NamedTuple):
+    """A mean with its 95 % interval; without one where a single value is all there is."""
+
+    mean: float
+    low: float
+    high: float
+
+    def text(self, digits: int = 4) -> str:
+        """Returns `mean ± half width`."""
+        half = (self.high - self.low) / 2
+        return f"{self.mean:.{digits}f}" + (f" ± {half:.{digits}f}" if math.isfinite(half) else "")
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Runs of one label on one data set under one protocol.
+
+    Attributes:
+      label: What was run.
+      results: What `accuracy.py` wrote, by seed.
+      ranks: Files with the ranks of every example, by seed, where they are kept.
+    """
+
+    label: str
+    results: dict[int, dict[str, Any]]
+    ranks: dict[int, Path]
+
+    def values(self, part: str, metric: str) -> list[float]:
+        """Returns a metric of a part of the results, such as `test`, by seed."""
+        return [found[part][metric] for found in self.results.values() if part in found]
+
+    def interval(self, part: str, metric: str) -> Interval | None:
+        """Returns the mean over seeds, none where no run has the part."""
+        values = self.values(part, metric)
+        return interval_over_seeds(values) if values else None
+
+
+Groups = dict[tuple[str, str], dict[str, Runs]]
+"""Runs by (data set, protocol) and label."""
+
+
+def read_results(folder: Path, ranks_folder: Path) -> Groups:
+    """Reads all results of a folder.
+
+    Args:
+      folder: Holds files DATA-LABEL-SEED.json; files that are no such results are passed over.
+      ranks_folder: Where `accuracy.py` put the ranks.
+
+    Raises:
+      click.ClickException: Runs of one label differ in more than their seed.
+    """
+    groups: Groups = {}
+    for file in sorted(folder.glob("*.json")):
+        found = json.loads(file.read_text())
+        if not isinstance(found, dict) or not {"model", "protocol", "test"} <= found.keys():
+            continue
+        label = label_of(file.stem, found)
+        by_label = groups.setdefault((found["data"], found["protocol"]), {})
+        runs = by_label.setdefault(label, Runs(label, {}, {}))
+        for other in runs.results.values():
+            if _identity(other) != _identity(found):
+                raise click.ClickException(
+                    f"{file}: runs of {label!r} differ in configuration or data. Give what was "
+                    "changed a label of its own (DATA-LABEL-SEED.json), or remove old results."
+                )
+        if found["seed"] in runs.results:
+            raise click.ClickException(f"{file}: a second run of {label!r}, seed {found['seed']}")
+        runs.results[found["seed"]] = found
+        ranks = ranks_folder / f"{file.stem}.npz"
+        if ranks.exists():
+            runs.ranks[found["seed"]] = ranks
+    return groups
+
+
+def label_of(stem: str, found: Mapping[str, Any]) -> str:
+    """Returns LABEL of a file name DATA-LABEL-SEED, or the model's name for any other name."""
+    head, tail = f"{found['data']}-", f"-{found['seed']}"
+    if stem.startswith(head) and stem.endswith(tail) and len(stem) > len(head) + len(tail):
+        return stem[len(head) : -len(tail)]
+    return str(found["model"])
+
+
+def _identity(found: Mapping[str, Any]) -> str:
+    settings = json.loads(json.dumps(found["configuration"]))
+    settings["training"].pop("seed", None)
+    return json.dumps([found["model"], settings, found["data_fingerprint"]], sort_keys=True)
+
+
+def interval_over_seeds(values: Sequence[float]) -> Interval:
+    """Returns the mean of runs and its 95 % interval by Student's t."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return Interval(mean, math.nan, math.nan)
+    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values))
+    return Interval(mean, mean - float(half), mean + float(half))
+
+
+def per_user(ranks: np.ndarray, metric: str) -> np.ndarray:
+    """Returns a metric, such as `ndcg_at_10`, of every example of ranks `[n, T]`."""
+    name, _, k = metric.rpartition("_at_")
+    every = (metrics.NDCG, metrics.Recall, metrics.HitRate, metrics.ReciprocalRank)
+    kinds = {kind.prefix: kind for kind in every}
+    return kinds[name](int(k)).per_example(ranks).numpy().astype(np.float64)
+
+
+def paired(first: Runs, second: Runs, metric: str, seed: int = 0) -> Interval | None:
+    """Compares two labels on the same users.
+
+    Args:
+      first: Runs with ranks.
+      second: Runs with ranks.
+      metric: See `per_user`.
+      seed: Of the bootstrap.
+
+    Returns:
+      The mean of first minus second and its interval; none where ranks are missing.
+
+    Raises:
+      click.ClickException: They ranked other numbers of examples.
+    """
+    if not first.ranks or not second.ranks:
+        return None
+    means = []
+    for runs in (first, second):
+        seeds = []
+        for file in runs.ranks.values():
+            with np.load(file, allow_pickle=False) as stored:
+                seeds.append(per_user(stored["test"], metric))
+        if len({len(values) for values in seeds}) > 1:
+            raise click.ClickException(f"runs of {runs.label!r} ranked other examples")
+        means.append(np.mean(seeds, axis=0))
+    if len(means[0]) != len(means[1]):
+        raise click.ClickException(f"{first.label!r} and {second.label!r} ranked other examples")
+    return bootstrap(means[0] - means[1], seed)
+
+
+def bootstrap(differences: np.ndarray, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
+    """Returns the mean of users' differences with the percentile interval of a bootstrap."""
+    generator, count = np.random.default_rng(seed), len(differences)
+    means = []
+    for begin in range(0, resamples, _AT_ONCE):
+        drawn = generator.integers(count, size=(min(_AT_ONCE, resamples - begin), count))
+        means.append(differences[drawn].mean(axis=1))
+    low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
+    return Interval(float(differences.mean()), float(low), float(high))

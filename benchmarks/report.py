@@ -1,0 +1,264 @@
+"""Tables and plots of what `benchmarks/accuracy.py` measured.
+
+    .venv/bin/python -m benchmarks.report --output docs/benchmarks --pair bivrec:sasrec
+
+Results are files DATA-LABEL-SEED.json; runs that share DATA, protocol and LABEL differ in their
+seed alone, which is checked. A label is a model's name, or a model's name and what was changed, as
+in `bivrec-no_semantic`: those make the ablations. Means come with 95 % intervals (Student's t over
+seeds). Pairs are compared on the same users: differences of per-user metrics, averaged over seeds,
+with 95 % intervals of a bootstrap over users; it needs the ranks that `accuracy.py` keeps.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import click
+
+from benchmarks.measured import Runs, interval_over_seeds, paired, read_results
+
+HERE = Path(__file__).parent
+METRICS = ("recall_at_10", "ndcg_at_10", "recall_at_20", "ndcg_at_20", "mrr_at_20")
+ORDER = ("popularity", "sasrec", "comirec_sa", "pure_id", "pure_mm", "bivrec")
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Returns a Markdown table, numbers to the right."""
+    lines = [f"| {' | '.join(header)} |", "|---" + "|---:" * (len(header) - 1) + "|"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
+
+
+def _title(metric: str) -> str:
+    name, _, k = metric.rpartition("_at_")
+    known = {"ndcg": "NDCG", "recall": "Recall", "hit_rate": "Hit rate", "mrr": "MRR"}
+    return f"{known.get(name, name)}@{k}"
+
+
+def _ordered(labels: Mapping[str, Runs]) -> list[Runs]:
+    place = {label: number for number, label in enumerate(ORDER)}
+    return sorted(labels.values(), key=lambda runs: (place.get(runs.label, len(ORDER)), runs.label))
+
+
+def _known_metrics(labels: Mapping[str, Runs]) -> list[str]:
+    found = next(iter(next(iter(labels.values())).results.values()))["test"]
+    return [metric for metric in METRICS if metric in found]
+
+
+def accuracy_table(labels: Mapping[str, Runs], part: str = "test") -> str:
+    """Returns accuracy by label: mean and interval over seeds."""
+    metrics = _known_metrics(labels)
+    rows = []
+    for runs in _ordered(labels):
+        found = [runs.interval(part, metric) for metric in metrics]
+        if all(value is not None for value in found):
+            cells = [value.text() for value in found if value is not None]
+            rows.append([runs.label, str(len(runs.values(part, metrics[0]))), *cells])
+    return table(["", "seeds", *map(_title, metrics)], rows)
+
+
+def views_table(labels: Mapping[str, Runs], metric: str = "ndcg_at_20") -> str:
+    """Returns what each view reaches alone in models with two."""
+    rows = []
+    for runs in _ordered(labels):
+        parts = [runs.interval(f"test{view}", metric) for view in ("", "_id_view", "_mm_view")]
+        if None not in parts:
+            weight = interval_over_seeds([found["id_weight"] for found in runs.results.values()])
+            cells = [value.text() for value in parts if value is not None]
+            rows.append([runs.label, *cells, weight.text(2)])
+    return table(["", f"{_title(metric)}, both", "id alone", "mm alone", "id weight"], rows)
+
+
+def slices_table(labels: Mapping[str, Runs], metric: str = "ndcg_at_20") -> str:
+    """Returns a metric by kind of user and target."""
+    ordered = _ordered(labels)
+    names: dict[str, int] = {}
+    for runs in ordered:
+        for found in runs.results.values():
+            for name, values in found["slices"].items():
+                names.setdefault(name, values["examples"])
+    rows = []
+    for name, examples in names.items():
+        cells = []
+        for runs in ordered:
+            values = [
+                found["slices"][name][metric]
+                for found in runs.results.values()
+                if name in found["slices"]
+            ]
+            cells.append(interval_over_seeds(values).text() if values else "")
+        rows.append([name, f"{examples:,}", *cells])
+    return table([_title(metric), "examples", *(runs.label for runs in ordered)], rows)
+
+
+def cost_table(labels: Mapping[str, Runs]) -> str:
+    """Returns what training took; seconds are of training alone, without evaluation."""
+    rows = []
+    for runs in _ordered(labels):
+        found = list(runs.results.values())
+        columns = [
+            f"{found[0]['parameters']:,}",
+            interval_over_seeds([len(run["curve"]) for run in found]).text(1),
+            interval_over_seeds([run["training_seconds"] for run in found]).text(0),
+            interval_over_seeds([run["windows_per_second"] for run in found]).text(0),
+            f"{max(run['peak_mib'] for run in found):,}",
+        ]
+        rows.append([runs.label, *columns])
+    header = ["", "parameters", "epochs", "seconds of training", "windows a second", "peak MiB"]
+    return table(header, rows)
+
+
+def noise_levels(labels: Mapping[str, Runs], kind: str) -> list[float]:
+    """Returns the shares of noise of a kind, `noise` or `insert`, that were measured."""
+    head = f"test_{kind}_"
+    found = {
+        float(part.removeprefix(head))
+        for runs in labels.values()
+        for result in runs.results.values()
+        for part in result
+        if part.startswith(head)
+    }
+    return sorted(found)
+
+
+def pairs_table(labels: Mapping[str, Runs], pairs: Iterable[tuple[str, str]]) -> str:
+    """Returns paired differences of named labels, where both were run and have ranks."""
+    rows = []
+    for first, second in pairs:
+        if first not in labels or second not in labels:
+            continue
+        for metric in ("ndcg_at_10", "ndcg_at_20", "recall_at_20"):
+            found = paired(labels[first], labels[second], metric)
+            if found is not None:
+                base = labels[second].interval("test", metric)
+                share = f"{found.mean / base.mean:+.1%}" if base and base.mean else ""
+                bounds = f"{found.low:+.4f} to {found.high:+.4f}"
+                name = f"{first} − {second}"
+                rows.append([name, _title(metric), f"{found.mean:+.4f}", bounds, share])
+    return table(["", "metric", "difference", "95 % interval", "relative"], rows) if rows else ""
+
+
+def plot_noise(labels: Mapping[str, Runs], kind: str, path: Path) -> None:
+    """Plots NDCG@20 over the share of noise in test histories."""
+    figure, axis = _axes()
+    for runs in _ordered(labels):
+        places, values = [0.0], [runs.interval("test", "ndcg_at_20")]
+        for share in noise_levels(labels, kind):
+            found = runs.interval(f"test_{kind}_{share:g}", "ndcg_at_20")
+            if found is not None:
+                places.append(share)
+                values.append(found)
+        if len(places) > 1:
+            _draw(axis, [100 * p for p in places], [v for v in values if v], runs.label)
+    what = "made random" if kind == "noise" else "inserted at random"
+    axis.set(xlabel=f"items of test histories {what}, %", ylabel="NDCG@20", ylim=(0, None))
+    _save(figure, axis, path)
+
+
+def plot_time(labels: Mapping[str, Runs], path: Path) -> None:
+    """Plots validation NDCG@10 over seconds of training: every seed a line."""
+    figure, axis = _axes()
+    colours = {}
+    for runs in _ordered(labels):
+        for result in runs.results.values():
+            if not result["curve"]:
+                continue
+            seconds, _, quality = zip(*result["curve"], strict=True)
+            first = runs.label not in colours
+            (line,) = axis.plot(
+                seconds, quality, color=colours.get(runs.label), label=runs.label if first else None
+            )
+            colours[runs.label] = line.get_color()
+    axis.set(xlabel="seconds of training, without evaluation", ylabel="validation NDCG@10")
+    _save(figure, axis, path)
+
+
+def _axes():
+    from matplotlib.figure import Figure
+
+    # Without pyplot there is no display to look for.
+    figure = Figure(figsize=(6, 4))
+    return figure, figure.add_subplot()
+
+
+def _draw(axis, places, values, label) -> None:
+    (line,) = axis.plot(places, [value.mean for value in values], "o-", label=label)
+    if all(math.isfinite(value.low) for value in values):
+        low, high = [v.low for v in values], [v.high for v in values]
+        axis.fill_between(places, low, high, color=line.get_color(), alpha=0.15)
+
+
+def _save(figure, axis, path: Path) -> None:
+    if axis.has_data():
+        axis.legend()
+        figure.tight_layout()
+        figure.savefig(path, dpi=120)
+
+
+def report(data: str, protocol: str, labels: dict[str, Runs], pairs, folder: Path) -> str:
+    """Writes the plots of one data set and returns its tables."""
+    models = {label: runs for label, runs in labels.items() if label in ORDER}
+    changed = {
+        label: runs for label, runs in labels.items() if label == "bivrec" or label not in ORDER
+    }
+    example = next(iter(next(iter(labels.values())).results.values()))
+    parts = [
+        f"## {data}, {protocol}\n",
+        f"{example['items']:,} items, {example['training_targets']:,} training interactions, "
+        f"{example['examples']['test']:,} test examples. The whole catalogue is ranked.\n",
+    ]
+    for title, text in (
+        ("Accuracy on the test split, seen items left out", accuracy_table(models)),
+        ("The same, seen items kept in the ranking", accuracy_table(models, "test_unfiltered")),
+        ("Pairs on the same users", pairs_table(labels, pairs)),
+        ("Views", views_table(models)),
+        ("Ablations", accuracy_table(changed) if len(changed) > 1 else ""),
+        ("Kinds of users and targets", slices_table(models)),
+        ("Cost", cost_table(models)),
+    ):
+        if text.count("\n") > 2:
+            parts += [f"### {title}\n", text]
+    for kind in ("noise", "insert"):
+        if noise_levels(labels, kind):
+            name = f"{data}-{protocol}-{kind}.png"
+            plot_noise(models, kind, folder / name)
+            parts.append(f"![NDCG@20 under noise]({name})\n")
+    if any(result["curve"] for runs in models.values() for result in runs.results.values()):
+        name = f"{data}-{protocol}-time.png"
+        plot_time(models, folder / name)
+        parts.append(f"![Validation NDCG@10 over time]({name})\n")
+    return "\n".join(parts)
+
+
+@click.command(help=__doc__)
+@click.option(
+    "--results",
+    default=str(HERE / "results"),
+    show_default=True,
+    type=click.Path(exists=True, path_type=Path),
+)
+@click.option(
+    "--ranks",
+    default=str(HERE.parent / "output" / "benchmarks" / "ranks"),
+    show_default=True,
+    type=click.Path(path_type=Path),
+)
+@click.option("--output", required=True, type=click.Path(path_type=Path), help="For .md and .png.")
+@click.option("--pair", "names", multiple=True, help="As in bivrec:sasrec; all of bivrec without.")
+def main(results: Path, ranks: Path, output: Path, names: tuple[str, ...]) -> None:
+    """Reads, prints, writes."""
+    output.mkdir(parents=True, exist_ok=True)
+    groups = read_results(results, ranks)
+    if not groups:
+        raise click.ClickException(f"{results} holds no results of benchmarks/accuracy.py")
+    for (data, protocol), labels in groups.items():
+        pairs = [tuple(name.split(":")) for name in names]
+        if any(len(pair) != 2 for pair in pairs):
+            raise click.UsageError("--pair: expected two labels, as in bivrec:sasrec")
+        pairs = pairs or [("bivrec", label) for label in sorted(labels) if label != "bivrec"]
+        text = report(data, protocol, labels, pairs, output)
+        (output / f"{data}-{protocol}.md").write_text(text)
+        click.echo(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""Tables and plots of results made by hand, whose numbers are known."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from benchmarks.measured import (
+    bootstrap,
+    interval_over_seeds,
+    label_of,
+    paired,
+    per_user,
+    read_results,
+)
+from benchmarks.report import main
+
+USERS = 400
+
+
+def summary(ranks):
+    metrics = ("recall", "ndcg", "hit_rate", "mrr")
+    return {
+        f"{name}_at_{k}": float(per_user(ranks, f"{name}_at_{k}").mean())
+        for name in metrics
+        for k in (10, 20, 50)
+    }
+
+
+def write(folder, label, seed, worst, data="walks", **changes):
+    """A result of ranks drawn evenly from 1 to `worst`."""
+    model = label.split("-")[0]
+    ranks = np.random.default_rng(seed).integers(1, worst + 1, size=(USERS, 1))
+    found = {
+        "data": data,
+        "model": model,
+        "protocol": "leave_one_out",
+        "seed": seed,
+        "configuration": {"model": {"dimension": 8}, "training": {"seed": seed, "epochs": 3}},
+        "data_fingerprint": "0" * 16,
+        "items": 99,
+        "training_targets": 1234,
+        "examples": {"validation": USERS, "test": USERS},
+        "parameters": 1000,
+        "training_seconds": 20.0,
+        "windows_per_second": 50.0,
+        "peak_mib": 700,
+        "curve": [] if model == "popularity" else [[10.0, 3.0, 0.1], [20.0, 2.0, 0.2 + seed / 10]],
+        "id_weight": 0.5,
+        "slices": {"head targets": {"examples": 7, **summary(ranks[:7])}},
+        "test": summary(ranks),
+        "test_unfiltered": summary(ranks),
+        "test_noise_0.1": summary(ranks + 1),
+        "test_noise_0.3": summary(ranks + 3),
+        **changes,
+    }
+    if model == "bivrec":
+        found |= {"test_id_view": summary(ranks + 1), "test_mm_view": summary(ranks + 2)}
+    name = f"{data}-{label}-{seed}"
+    (folder / "results").mkdir(exist_ok=True)
+    (folder / "ranks").mkdir(exist_ok=True)
+    (folder / "results" / f"{name}.json").write_text(json.dumps(found))
+    np.savez(folder / "ranks" / f"{name}.npz", test=ranks)
+    return found
+
+
+def report(folder, *arguments):
+    return CliRunner().invoke(
+        main,
+        ["--results", str(folder / "results"), "--ranks", str(folder / "ranks")]
+        + ["--output", str(folder / "out"), *arguments],
+    )
+
+
+def cells(text, first):
+    """The cells of the first row that begins so."""
+    row = next(line for line in text.splitlines() if line.startswith(f"| {first} |"))
+    return [cell.strip() for cell in row.strip("|").split("|")]
+
+
+def test_the_interval_over_seeds_is_students():
+    found = interval_over_seeds([0.10, 0.12, 0.14])
+    # t(0.975, 2 degrees) is 4.303, and the standard error 0.02 / sqrt(3).
+    assert found.mean == pytest.approx(0.12)
+    assert found.high - found.mean == pytest.approx(4.303 * 0.02 / math.sqrt(3), rel=1e-3)
+    assert found.text() == "0.1200 ± 0.0497"
+    assert interval_over_seeds([0.1]).text() == "0.1000"
+
+
+def test_the_bootstrap_covers_a_known_difference():
+    generator = np.random.default_rng(1)
+    differences = generator.normal(0.05, 0.5, size=3000)
+    found = bootstrap(differences, resamples=4000)
+    error = differences.std() / math.sqrt(len(differences))
+    assert found.mean == pytest.approx(differences.mean())
+    assert found.low == pytest.approx(differences.mean() - 1.96 * error, abs=0.1 * error)
+    assert found.high == pytest.approx(differences.mean() + 1.96 * error, abs=0.1 * error)
+    assert bootstrap(differences, resamples=4000) == found
+
+
+def test_pairs_are_compared_user_by_user(tmp_path):
+    # The same ranks, shifted by one: users differ far more than the two models do.
+    for seed in (0, 1):
+        write(tmp_path, "sasrec", seed, worst=40)
+        write(tmp_path, "bivrec", seed, worst=40)
+        with np.load(tmp_path / "ranks" / f"walks-sasrec-{seed}.npz") as stored:
+            worse = stored["test"] + 1
+        np.savez(tmp_path / "ranks" / f"walks-sasrec-{seed}.npz", test=worse)
+    ((_, labels),) = read_results(tmp_path / "results", tmp_path / "ranks").items()
+    found = paired(labels["bivrec"], labels["sasrec"], "ndcg_at_20")
+    expected = np.mean([
+        per_user(np.load(tmp_path / "ranks" / f"walks-bivrec-{seed}.npz")["test"], "ndcg_at_20")
+        - per_user(np.load(tmp_path / "ranks" / f"walks-sasrec-{seed}.npz")["test"], "ndcg_at_20")
+        for seed in (0, 1)
+    ])  # fmt: skip
+    assert found.mean == pytest.approx(expected)
+    assert 0 < found.low < found.mean < found.high
+    unpaired = per_user(worse, "ndcg_at_20").std() / math.sqrt(USERS)
+    assert found.high - found.low < 4 * unpaired
+
+
+def test_the_report_has_the_numbers_of_the_results(tmp_path):
+    bivrec = [write(tmp_path, "bivrec", seed, worst=30) for seed in (0, 1, 2)]
+    for seed in (0, 1, 2):
+        write(tmp_path, "sasrec", seed, worst=60)
+    write(tmp_path, "popularity", 0, worst=90)
+    write(tmp_path, "bivrec-no_semantic", 0, worst=35)
+    write(tmp_path, "sasrec", 0, worst=60, data="other")
+    (tmp_path / "results" / "cold-start-walks-0.json").write_text('{"data": "walks", "seed": 0}')
+    done = report(tmp_path, "--pair", "bivrec:sasrec")
+    assert done.exit_code == 0, done.output
+    text = (tmp_path / "out" / "walks-leave_one_out.md").read_text()
+    assert text in done.output
+    values = [found["test"]["recall_at_10"] for found in bivrec]
+    assert cells(text, "bivrec")[1:3] == ["3", interval_over_seeds(values).text()]
+    assert cells(text, "popularity")[1] == "1" and "±" not in cells(text, "popularity")[2]
+    # Best known models in one order; what was changed stands in a table of its own.
+    assert text.index("| popularity |") < text.index("| sasrec |") < text.index("| bivrec |")
+    accuracy, ablations = text.split("### Ablations")
+    assert "no_semantic" not in accuracy and "bivrec-no_semantic" in ablations
+    difference = cells(text, "bivrec − sasrec")
+    assert difference[1] == "NDCG@10" and float(difference[2]) > 0
+    for name in ("walks-leave_one_out-noise.png", "walks-leave_one_out-time.png"):
+        assert f"({name})" in text
+        assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
+    assert "insert" not in text
+    assert (tmp_path / "out" / "other-leave_one_out.md").exists()
+
+
+def test_without_ranks_there_are_tables_and_no_pairs(tmp_path):
+    write(tmp_path, "bivrec", 0, worst=30)
+    write(tmp_path, "sasrec", 0, worst=30)
+    for file in (tmp_path / "ranks").iterdir():
+        file.unlink()
+    done = report(tmp_path)
+    assert done.exit_code == 0, done.output
+    assert "Accuracy" in done.output and "Pairs" not in done.output
+
+
+def test_runs_that_differ_in_more_than_the_seed_are_not_averaged(tmp_path):
+    write(tmp_path, "bivrec", 0, worst=30)
+    changed = {"model": {"dimension": 16}, "training": {"seed": 1, "epochs": 3}}
+    write(tmp_path, "bivrec", 1, worst=30, configuration=changed)
+    done = report(tmp_path)
+    assert done.exit_code == 1
+    assert "'bivrec' differ in configuration" in done.output
+    assert not list((tmp_path / "out").glob("*.md"))
+
+
+def test_pairs_of_other_examples_are_refused(tmp_path):
+    write(tmp_path, "bivrec", 0, worst=30)
+    write(tmp_path, "sasrec", 0, worst=30)
+    np.savez(tmp_path / "ranks" / "walks-sasrec-0.npz", test=np.ones([USERS - 1, 1], int))
+    done = report(tmp_path)
+    assert done.exit_code == 1
+    assert "ranked other examples" in done.output
+
+
+def test_nothing_to_report_says_so(tmp_path):
+    (tmp_path / "results").mkdir()
+    done = report(tmp_path)
+    assert done.exit_code == 1
+    assert "no results" in done.output
+
+
+def test_a_label_is_what_stands_between_data_and_seed():
+    found = {"data": "ml-1m", "seed": 3, "model": "bivrec"}
+    assert label_of("ml-1m-bivrec-no_mm-3", found) == "bivrec-no_mm"
+    assert label_of("ml-1m-3", found) == "bivrec"
+    assert label_of("some-try", found) == "bivrec"
