@@ -21,6 +21,7 @@ import numpy as np
 import yaml
 
 import bivrec_tf  # noqa: F401 - selects Keras 2
+from components.sequence_builder.statistics import HEAD_SHARE, MIDDLE_SHARE
 
 MODELS = ("popularity", "sasrec", "comirec_sa", "pure_id", "pure_mm", "bivrec")
 HERE = Path(__file__).parent
@@ -58,8 +59,11 @@ def build(name: str, config, catalogue, training):
     return kind(config, catalogue, training.loss, training.positions_per_sequence)
 
 
-def with_noise(prepared, share: float, seed: int):
-    """Replaces a share of the items of every test history by random ones."""
+def with_noise(prepared, share: float, seed: int, insert: bool = False):
+    """Replaces a share of the items of every test history by random ones, or inserts as many.
+
+    Random items are trained ones, and none of the example's targets.
+    """
     import dataclasses
 
     generator = np.random.default_rng(seed)
@@ -67,8 +71,16 @@ def with_noise(prepared, share: float, seed: int):
     noisy = []
     for user, history, target in prepared.held_out["test"]:
         hit = generator.random(len(history)) < share
-        random = generator.integers(1, trained + 1, len(history))
-        noisy.append((user, np.where(hit, random, history).astype(np.int32), target))
+        # Of the items without the targets: steps over each of them, the lowest first.
+        targets = np.unique(target[target > 0])
+        random = generator.integers(1, trained + 1 - len(targets), len(history))
+        for row in targets:
+            random += random >= row
+        if insert:
+            changed = np.insert(history, np.flatnonzero(hit), random[hit])
+        else:
+            changed = np.where(hit, random, history)
+        noisy.append((user, changed.astype(np.int32), target))
     return dataclasses.replace(prepared, held_out={**prepared.held_out, "test": noisy})
 
 
@@ -84,29 +96,44 @@ def summary(ranks: np.ndarray) -> dict[str, float]:
 
 
 def slices(prepared, ranks: np.ndarray) -> dict[str, dict[str, float]]:
-    """Metrics by kind of user and of target (of examples with one target)."""
+    """Metrics by kind of user and by kind of target; ranks `[n, T]` of the test split.
+
+    A slice of targets counts those targets alone, of the examples that have any. `head`, `middle`
+    and `tail` are those of `features.TARGET_POPULARITIES`.
+    """
     counts = prepared.catalogue.counts
     lengths = np.array([len(history) for _, history, _ in prepared.held_out["test"]])
-    first = np.array([target[0] for _, _, target in prepared.held_out["test"]])
-    of_target = np.where(first > 0, counts[np.maximum(first, 0)], 0)
-    order = np.sort(counts[1:])[::-1]
-    share = np.cumsum(order) / order.sum()
-    head, middle = order[np.searchsorted(share, 0.5)], order[np.searchsorted(share, 0.8)]
+    targets = np.zeros(ranks.shape, np.int64)
+    for row, (_, _, target) in zip(targets, prepared.held_out["test"], strict=True):
+        row[: len(target)] = target
+    # Rows are in the order of counts: before an item stand the more popular ones.
+    before = np.concatenate([[0.0], np.cumsum(counts)[:-1]]) / counts.sum()
+    share, known = before[np.maximum(targets, 0)], counts[np.maximum(targets, 0)]
+    every = targets != 0
     groups = {
-        "users with at most 5 interactions": lengths <= 5,
-        "users with 6 to 20": (lengths > 5) & (lengths <= 20),
-        "users with more than 20": lengths > 20,
-        "head targets": of_target >= head,
-        "middle targets": (of_target < head) & (of_target >= middle),
-        "tail targets": (of_target < middle) & (of_target > 0),
-        "targets with at most 5 in training": (of_target <= 5) & (of_target > 0),
-        "targets never trained": of_target == 0,
+        "users with at most 5 interactions": every & (lengths <= 5)[:, np.newaxis],
+        "users with 6 to 20": every & ((lengths > 5) & (lengths <= 20))[:, np.newaxis],
+        "users with 21 to 50": every & ((lengths > 20) & (lengths <= 50))[:, np.newaxis],
+        "users with more than 50": every & (lengths > 50)[:, np.newaxis],
+        "head targets": (known > 0) & (share < HEAD_SHARE),
+        "middle targets": (known > 0) & (share >= HEAD_SHARE) & (share < MIDDLE_SHARE),
+        "tail targets": (known > 0) & (share >= MIDDLE_SHARE),
+        "targets with at most 5 in training": (known > 0) & (known <= 5),
+        "targets never trained": every & (known == 0),
     }
-    return {
-        name: {"examples": int(chosen.sum()), **summary(ranks[chosen])}
-        for name, chosen in groups.items()
-        if chosen.any()
-    }
+    found = {}
+    for name, chosen in groups.items():
+        examples = chosen.any(axis=1)
+        if examples.any():
+            of_group = np.where(chosen, ranks, 0)[examples]
+            found[name] = {"examples": int(examples.sum()), **summary(of_group)}
+    return found
+
+
+def joined(parts) -> np.ndarray:
+    """Joins ranks `[n, T]` of batches, whose `T` differ."""
+    width = max(part.shape[1] for part in parts)
+    return np.concatenate([np.pad(part, [[0, 0], [0, width - part.shape[1]]]) for part in parts])
 
 
 @click.command(help=__doc__)
@@ -135,10 +162,30 @@ def slices(prepared, ranks: np.ndarray) -> dict[str, dict[str, float]]:
     show_default=True,
     type=click.Path(path_type=Path),
 )
-@click.option("--noise", multiple=True, type=float, help="Also rank histories with such noise.")
+@click.option(
+    "--ranks",
+    default=str(HERE.parent / "output" / "benchmarks" / "ranks"),
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Where the ranks of every example go, for paired tests.",
+)
+@click.option("--noise", multiple=True, type=float, help="Share of test items made random, too.")
+@click.option("--insert", multiple=True, type=float, help="Share of random items inserted, too.")
 @click.option("--threads", default=0, help="Threads of an operation; 0: all cores.")
 def main(
-    name, model_name, protocol, seed, config_file, changes, out, root, cache, noise, threads
+    name,
+    model_name,
+    protocol,
+    seed,
+    config_file,
+    changes,
+    out,
+    root,
+    cache,
+    ranks,
+    noise,
+    insert,
+    threads,
 ) -> None:
     """Trains, evaluates, writes."""
     import tensorflow as tf
@@ -166,11 +213,11 @@ def main(
     try:
         content = model_name in ("pure_mm", "bivrec")
         prepared = prepare(root / name, sequences, cache, content)
+        tf_keras.utils.set_random_seed(seed)
+        model = build(model_name, config, prepared.catalogue, options)
     except BivrecError as error:
         click.echo(f"skipped: {error}", err=True)
         sys.exit(4)
-    tf_keras.utils.set_random_seed(seed)
-    model = build(model_name, config, prepared.catalogue, options)
     batches = data.training_batches(
         prepared.training_windows(), config.max_history, options.batch_size, seed
     )
@@ -231,28 +278,21 @@ def main(
         for suffix, evaluator in evaluators.items():
             for view, weight in weights.items():
                 label = f"{split}{view}{suffix}"
-                parts = evaluator.ranks(held_out, weight)
-                width = max(part.shape[1] for part in parts)
-                ranks = np.concatenate(
-                    [np.pad(part, [[0, 0], [0, width - part.shape[1]]]) for part in parts]
-                )
-                result[label] = summary(ranks)
-                all_ranks[label] = ranks
+                all_ranks[label] = joined(evaluator.ranks(held_out, weight))
+                result[label] = summary(all_ranks[label])
     result["coverage"] = evaluators[""].evaluate(prepared.batches("test"), coverage=True)
     result["slices"] = slices(prepared, all_ranks["test"])
-    for share in noise:
-        noisy = with_noise(prepared, share, seed).batches("test")
-        parts = evaluators[""].ranks(noisy)
-        width = max(part.shape[1] for part in parts)
-        result[f"test_noise_{share:g}"] = summary(
-            np.concatenate([np.pad(p, [[0, 0], [0, width - p.shape[1]]]) for p in parts])
-        )
+    for kind, shares in (("noise", noise), ("insert", insert)):
+        for share in shares:
+            noisy = with_noise(prepared, share, seed, kind == "insert").batches("test")
+            label = f"test_{kind}_{share:g}"
+            all_ranks[label] = joined(evaluators[""].ranks(noisy))
+            result[label] = summary(all_ranks[label])
     result["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=1))
-    folder = HERE.parent / "output" / "benchmarks" / "ranks"
-    folder.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(folder / f"{out.stem}.npz", **all_ranks)
+    ranks.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(ranks / f"{out.stem}.npz", **all_ranks)
     for label in ("validation", "test", "test_id_view", "test_mm_view", "test_unfiltered"):
         if label in result:
             shown = {m: round(result[label][m], 4) for m in ("ndcg_at_10", "hit_rate_at_10")}

@@ -22,6 +22,7 @@ from bivrec_tf.errors import ConfigError
 from bivrec_tf.models.sequential_recommender import USER
 from components.content_encoder.split_modalities import join_texts
 from components.sequence_builder.sequence_config import SequenceConfig
+from components.sequence_builder.statistics import quantile_rank
 from components.sequence_builder.user_sequences import (
     clean_events,
     hashed_split,
@@ -150,14 +151,15 @@ def _split(interactions: pd.DataFrame, config: SequenceConfig) -> dict[str, np.n
     users = {}
     for user, events in table.groupby("user_id", sort=True):
         found = zip(events.timestamp, events.row, (i.encode() for i in events.item_id), strict=True)
-        part = events[features.SPLIT].iloc[0] if own_split else hashed_split(user.encode(), config)
+        named = cells.split_name(events[features.SPLIT].iloc[0]).decode() if own_split else ""
+        part = named or hashed_split(user.encode(), config)
         users[user] = (part, clean_events(found).events)
     users = _k_core(users, config)
     cuts = None
     if config.protocol == "temporal":
         times = np.sort([event[0] for _, events in users.values() for event in events])
         quantiles = (config.validation_quantile, config.test_quantile)
-        cuts = tuple(int(times[int(q * (len(times) - 1))]) for q in quantiles)
+        cuts = tuple(int(times[quantile_rank(q, len(times))]) for q in quantiles)
     drafts: dict[str, list] = {split: [] for split in features.SPLITS}
     counts: dict[bytes, int] = {}
     every: set[bytes] = set()

@@ -1,0 +1,203 @@
+"""`benchmarks.accuracy` as it is run: a process of its own, and what it leaves behind."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.accuracy import joined, read_settings, slices, with_noise
+from bivrec_tf.catalogue import ItemCatalogue
+
+ROOT = Path(__file__).parents[2]
+FAST = [
+    "model.dimension=16",
+    "model.num_interests=2",
+    "model.max_history=8",
+    "training.epochs=2",
+    "training.learning_rate_warmup_steps=0",
+    "training.batch_size=16",
+]
+
+
+def run(data_root, folder, *arguments):
+    changes = [part for change in FAST for part in ("--set", change)]
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks.accuracy", "--root", str(data_root)]
+        + ["--cache", str(folder / "cache"), "--ranks", str(folder / "ranks"), "--threads", "1"]
+        + [*changes, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(data_root, tmp_path_factory):
+    """The result and the ranks of the two-view model and of popularity."""
+    folder = tmp_path_factory.mktemp("accuracy")
+    found = {}
+    for model in ("bivrec", "popularity"):
+        arguments = ["--data", "walks", "--model", model, "--seed", "1", "--noise", "0.5"]
+        out = folder / f"walks-{model}-1.json"
+        done = run(data_root, folder, *arguments, "--insert", "0.5", "--json", str(out))
+        assert done.returncode == 0, done.stderr
+        with np.load(folder / "ranks" / f"{out.stem}.npz") as ranks:
+            found[model] = json.loads(out.read_text()), dict(ranks)
+    return found
+
+
+def leave_one_out(data_root):
+    """Test history and target of every user, and training counts, written once more."""
+    import pandas as pd
+
+    frame = pd.read_parquet(data_root / "walks" / "interactions.parquet")
+    frame = frame.sort_values("timestamp", kind="stable").drop_duplicates(["user_id", "item_id"])
+    size = None
+    while size != len(frame):
+        size = len(frame)
+        for column in ("user_id", "item_id"):
+            frame = frame[frame.groupby(column)[column].transform("size") >= 5]
+    users = [events["item_id"].tolist() for _, events in frame.groupby("user_id")]
+    counts = Counter(item for user in users for item in user[:-2])
+    return [(user[:-1], user[-1]) for user in users], counts
+
+
+def ndcg_and_recall(ranks, k):
+    """Of examples with one target."""
+    hits = ranks <= k
+    return float(np.mean(hits / np.log2(1 + ranks))), float(hits.mean())
+
+
+@pytest.mark.slow
+def test_popularity_has_the_metrics_of_a_ranking_by_counts(data_root, trained):
+    examples, counts = leave_one_out(data_root)
+    order = sorted(counts, key=lambda item: (-counts[item], item))
+    expected = []
+    for seen, target in examples:
+        left = [item for item in order if item not in seen]
+        expected.append(left.index(target) + 1 if target in left else np.iinfo(np.int32).max)
+    result, ranks = trained["popularity"]
+    np.testing.assert_array_equal(ranks["test"][:, 0], expected)
+    unfiltered = [order.index(target) + 1 for _, target in examples]
+    np.testing.assert_array_equal(ranks["test_unfiltered"][:, 0], unfiltered)
+    for label, own in (("test", expected), ("test_unfiltered", unfiltered)):
+        for k in (10, 20):
+            ndcg, recall = ndcg_and_recall(np.array(own), k)
+            assert result[label][f"ndcg_at_{k}"] == pytest.approx(ndcg, abs=1e-6)
+            assert result[label][f"recall_at_{k}"] == pytest.approx(recall, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_the_result_tells_all_that_repeats_and_compares_it(data_root, trained):
+    result, ranks = trained["bivrec"]
+    examples, _ = leave_one_out(data_root)
+    assert result["configuration"]["model"]["dimension"] == 16
+    assert result["configuration"]["training"]["seed"] == 1
+    assert result["revision"] and len(result["data_fingerprint"]) == 16
+    assert result["examples"] == {"validation": len(examples), "test": len(examples)}
+    assert [len(point) for point in result["curve"]] == [3, 3]
+    assert 0 < result["curve"][0][0] < result["curve"][1][0] == result["training_seconds"]
+    assert result["windows_per_second"] > 0 and result["peak_mib"] > 50
+    assert 0 < result["coverage"]["coverage_at_10"] <= 1
+    labels = {f"{split}{view}{seen}" for split in ("validation", "test")
+              for view in ("", "_id_view", "_mm_view") for seen in ("", "_unfiltered")}  # fmt: skip
+    labels |= {"test_noise_0.5", "test_insert_0.5"}
+    assert labels == set(ranks)
+    for label in labels:
+        assert ranks[label].shape == (len(examples), 1)
+        ndcg, recall = ndcg_and_recall(ranks[label][:, 0], 10)
+        assert result[label]["ndcg_at_10"] == pytest.approx(ndcg, abs=1e-6)
+        assert result[label]["hit_rate_at_10"] == pytest.approx(recall, abs=1e-6)
+    kinds = [result["slices"][f"{kind} targets"]["examples"] for kind in ("head", "middle", "tail")]
+    never = result["slices"].get("targets never trained", {"examples": 0})
+    assert sum(kinds) + never["examples"] == len(examples)
+    by_length = [v["examples"] for name, v in result["slices"].items() if name.startswith("users")]
+    assert sum(by_length) == len(examples)
+
+
+@pytest.mark.slow
+def test_noise_hurts_a_model_that_reads_histories(trained):
+    result, ranks = trained["bivrec"]
+    assert (ranks["test_noise_0.5"] != ranks["test"]).mean() > 0.2
+    # Popularity reads nothing: noise only changes what counts as seen.
+    by_counts = trained["popularity"][1]
+    assert by_counts["test_unfiltered"].shape == by_counts["test_noise_0.5"].shape
+    assert (by_counts["test_noise_0.5"] <= by_counts["test_unfiltered"]).all()
+
+
+@pytest.mark.slow
+def test_a_data_set_that_cannot_be_had_is_skipped(data_root, tmp_path):
+    for arguments, reason in (
+        (["--data", "nowhere", "--model", "popularity"], "does not exist"),
+        (["--data", "bare", "--model", "bivrec"], "no item has content"),
+    ):
+        done = run(data_root, tmp_path, *arguments, "--json", str(tmp_path / "out.json"))
+        assert done.returncode == 4
+        assert "skipped" in done.stderr and reason in done.stderr
+        assert "Traceback" not in done.stderr
+        assert not (tmp_path / "out.json").exists()
+
+
+def split_of(histories, targets, counts=(40, 30, 20, 6, 4)):
+    """What `with_noise` and `slices` take, made by hand."""
+    from benchmarks.prepared import Prepared
+
+    catalogue = ItemCatalogue.build([f"i{n}" for n in range(len(counts))], counts)
+    examples = [
+        (n, np.array(history, np.int32), np.array(target, np.int32))
+        for n, (history, target) in enumerate(zip(histories, targets, strict=True))
+    ]
+    return Prepared(catalogue, [], {"test": examples}, "")
+
+
+def test_noise_is_a_share_of_random_items_and_never_a_target():
+    histories = [[1, 2, 3, 4, 5] * 20] * 40
+    prepared = split_of(histories, [[2, 4]] * 40)
+    replaced = with_noise(prepared, 0.3, seed=0).held_out["test"]
+    inserted = with_noise(prepared, 0.3, seed=0, insert=True).held_out["test"]
+    assert [len(history) for _, history, _ in replaced] == [100] * 40
+    changed = np.array([history for _, history, _ in replaced]) != np.array(histories)
+    # A third of the random items are by chance what stood there; of targets, none are.
+    assert changed.mean() == pytest.approx(0.3 * (2 / 5 + 3 / 5 * 2 / 3), abs=0.03)
+    added = np.mean([len(history) - 100 for _, history, _ in inserted])
+    assert added == pytest.approx(30, abs=3)
+    for (_, before, target), (_, after, _) in zip(prepared.held_out["test"], inserted, strict=True):
+        assert Counter(before) - Counter(after.tolist()) == Counter()
+        extra = Counter(after.tolist()) - Counter(before.tolist())
+        assert set(extra) <= {1, 3, 5} and not set(extra) & set(target.tolist())
+    again = with_noise(prepared, 0.3, seed=0).held_out["test"]
+    assert all((a[1] == b[1]).all() for a, b in zip(again, replaced, strict=True))
+
+
+def test_slices_count_the_targets_of_their_kind_alone():
+    # Of 100 interactions: item 1 has 40, item 2 reaches half, item 3 reaches 0.8.
+    prepared = split_of([[1], [1] * 7], [[1, 4], [5, -1]])
+    ranks = np.array([[3, 60], [1, np.iinfo(np.int32).max]])
+    found = slices(prepared, ranks)
+    assert found["head targets"]["recall_at_10"] == 1.0
+    assert found["head targets"]["examples"] == 1
+    assert "middle targets" not in found
+    assert found["tail targets"] == {**found["tail targets"], "examples": 2, "recall_at_10": 0.5}
+    assert found["targets with at most 5 in training"]["recall_at_10"] == 1.0
+    assert found["targets never trained"]["recall_at_50"] == 0.0
+    assert found["users with at most 5 interactions"]["recall_at_10"] == 0.5
+
+
+def test_ranks_of_batches_with_other_numbers_of_targets_join():
+    found = joined([np.array([[1]]), np.array([[2, 3]])])
+    np.testing.assert_array_equal(found, [[1, 0], [2, 3]])
+
+
+def test_settings_are_changed_by_name(tmp_path):
+    file = tmp_path / "some.yaml"
+    file.write_text("model: {dimension: 8}\n")
+    changes = ("model.views=[id]", "training.loss.softmax=sampled")
+    assert read_settings(file, changes) == {
+        "model": {"dimension": 8, "views": ["id"]},
+        "training": {"loss": {"softmax": "sampled"}},
+    }
