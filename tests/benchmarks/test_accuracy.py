@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.accuracy import joined, read_settings, slices, with_noise
+from benchmarks.accuracy import MODELS, joined, read_settings, slices, with_noise
 from bivrec_tf.catalogue import ItemCatalogue
+from bivrec_tf.config import ModelConfig, TrainingConfig
 
 ROOT = Path(__file__).parents[2]
 FAST = [
@@ -201,3 +202,16 @@ def test_settings_are_changed_by_name(tmp_path):
         "model": {"dimension": 8, "views": ["id"]},
         "training": {"loss": {"softmax": "sampled"}},
     }
+
+
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "benchmarks" / "configs").glob("*.yaml")), ids=lambda file: file.stem
+)
+def test_a_configuration_is_one_of_a_model_and_its_data(file):
+    data, model = file.stem.rsplit("-", 1)
+    assert model in MODELS and data
+    settings = read_settings(file, ())
+    assert set(settings) == {"model", "training"}
+    ModelConfig.model_validate(settings["model"])
+    # Seeds are given on the command line; one in a file would hide there.
+    assert "seed" not in TrainingConfig.model_validate(settings["training"]).model_fields_set
