@@ -20,10 +20,9 @@ import click
 import numpy as np
 import yaml
 
-import bivrec_tf  # noqa: F401 - selects Keras 2
+from bivrec_tf.models import MODEL_NAMES, create_model, uses_content
 from components.sequence_builder.statistics import HEAD_SHARE, MIDDLE_SHARE
 
-MODELS = ("popularity", "sasrec", "comirec_sa", "pure_id", "pure_mm", "bivrec")
 HERE = Path(__file__).parent
 
 
@@ -40,23 +39,6 @@ def read_settings(path: Path | None, changes: tuple[str, ...]) -> dict:
             target = target.setdefault(folder, {})
         target[last] = yaml.safe_load(value)
     return settings
-
-
-def build(name: str, config, catalogue, training):
-    """Makes the model of a name."""
-    from bivrec_tf import models
-
-    kinds = {
-        "popularity": (models.Popularity, ("id",)),
-        "sasrec": (models.SASRec, ("id",)),
-        "comirec_sa": (models.ComiRecSA, ("id",)),
-        "pure_id": (models.BiVRec, ("id",)),
-        "pure_mm": (models.BiVRec, ("mm",)),
-        "bivrec": (models.BiVRec, ("id", "mm")),
-    }
-    kind, views = kinds[name]
-    config = config.model_copy(update={"views": views})
-    return kind(config, catalogue, training.loss, training.positions_per_sequence)
 
 
 def with_noise(prepared, share: float, seed: int, insert: bool = False):
@@ -138,7 +120,7 @@ def joined(parts) -> np.ndarray:
 
 @click.command(help=__doc__)
 @click.option("--data", "name", required=True, help="Folder below --root, such as ml-1m.")
-@click.option("--model", "model_name", required=True, type=click.Choice(MODELS))
+@click.option("--model", "model_name", required=True, type=click.Choice(MODEL_NAMES))
 @click.option(
     "--protocol",
     default="leave_one_out",
@@ -211,10 +193,15 @@ def main(
         protocol=protocol, max_history=config.max_history, window_overlap=1, max_seen=2048
     )
     try:
-        content = model_name in ("pure_mm", "bivrec")
-        prepared = prepare(root / name, sequences, cache, content)
+        prepared = prepare(root / name, sequences, cache, uses_content(model_name))
         tf_keras.utils.set_random_seed(seed)
-        model = build(model_name, config, prepared.catalogue, options)
+        model = create_model(
+            model_name,
+            config,
+            prepared.catalogue,
+            options.loss,
+            options.positions_per_sequence,
+        )
     except BivrecError as error:
         click.echo(f"skipped: {error}", err=True)
         sys.exit(4)

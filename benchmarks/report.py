@@ -16,10 +16,10 @@ from pathlib import Path
 import click
 
 from benchmarks.measured import Runs, interval_over_seeds, paired, read_results
+from bivrec_tf.models import MODEL_NAMES
 
 HERE = Path(__file__).parent
 METRICS = ("recall_at_10", "ndcg_at_10", "recall_at_20", "ndcg_at_20", "mrr_at_20")
-ORDER = ("popularity", "sasrec", "comirec_sa", "pure_id", "pure_mm", "bivrec")
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -35,8 +35,10 @@ def _title(metric: str) -> str:
 
 
 def _ordered(labels: Mapping[str, Runs]) -> list[Runs]:
-    place = {label: number for number, label in enumerate(ORDER)}
-    return sorted(labels.values(), key=lambda runs: (place.get(runs.label, len(ORDER)), runs.label))
+    place = {label: number for number, label in enumerate(MODEL_NAMES)}
+    return sorted(
+        labels.values(), key=lambda runs: (place.get(runs.label, len(MODEL_NAMES)), runs.label)
+    )
 
 
 def _known_metrics(labels: Mapping[str, Runs]) -> list[str]:
@@ -196,9 +198,11 @@ def _save(figure, axis, path: Path) -> None:
 
 def report(data: str, protocol: str, labels: dict[str, Runs], pairs, folder: Path) -> str:
     """Writes the plots of one data set and returns its tables."""
-    models = {label: runs for label, runs in labels.items() if label in ORDER}
+    models = {label: runs for label, runs in labels.items() if label in MODEL_NAMES}
     changed = {
-        label: runs for label, runs in labels.items() if label == "bivrec" or label not in ORDER
+        label: runs
+        for label, runs in labels.items()
+        if label == "bivrec" or label not in MODEL_NAMES
     }
     example = next(iter(next(iter(labels.values())).results.values()))
     parts = [

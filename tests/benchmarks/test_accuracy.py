@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.accuracy import MODELS, joined, read_settings, slices, with_noise
+from benchmarks.accuracy import joined, read_settings, slices, with_noise
 from bivrec_tf.catalogue import ItemCatalogue
 from bivrec_tf.config import ModelConfig, TrainingConfig
+from bivrec_tf.models import MODEL_NAMES
 
 ROOT = Path(__file__).parents[2]
 FAST = [
@@ -209,7 +210,7 @@ def test_settings_are_changed_by_name(tmp_path):
 )
 def test_a_configuration_is_one_of_a_model_and_its_data(file):
     data, model = file.stem.rsplit("-", 1)
-    assert model in MODELS and data
+    assert model in MODEL_NAMES and data
     settings = read_settings(file, ())
     assert set(settings) == {"model", "training"}
     ModelConfig.model_validate(settings["model"])

@@ -11,9 +11,10 @@ import tf_keras
 from bivrec_tf import data
 from bivrec_tf.catalogue import ItemCatalogue
 from bivrec_tf.config import LossConfig, ModelConfig, TrainingConfig
+from bivrec_tf.errors import ConfigError
 from bivrec_tf.evaluation import RankingEvaluator, popularity_ranks
 from bivrec_tf.losses import BinaryNegative
-from bivrec_tf.models import ComiRecSA, Popularity, SASRec
+from bivrec_tf.models import MODEL_NAMES, ComiRecSA, Popularity, SASRec, create_model
 from bivrec_tf.training import fit
 
 NAMES = [f"item {row:02d}" for row in range(1, 13)]
@@ -132,3 +133,16 @@ def test_a_baseline_learns_a_cycle(kind, softmax):
     options = TrainingConfig(epochs=15, learning_rate=0.02)
     result = fit(model, batches, validation, options, verbose=0)
     assert result.metrics["ndcg_at_10"] > 0.7
+
+
+def test_a_model_of_every_name_ranks_and_has_the_views_of_its_name(catalogue):
+    batch = {"history": tf.constant(HISTORIES), "target": tf.constant([[2], [8]], tf.int32)}
+    views = {"pure_mm": ("mm",), "bivrec": ("id", "mm")}
+    config = ModelConfig(dimension=8, max_history=6)
+    for name in MODEL_NAMES:
+        model = create_model(name, config, catalogue)
+        assert model.config.views == views.get(name, ("id",))
+        (ranks,) = RankingEvaluator(model).ranks([batch])
+        assert ((ranks.numpy() >= 1) & (ranks.numpy() <= catalogue.num_items)).all()
+    with pytest.raises(ConfigError, match="no model 'sas'; known are popularity, sasrec"):
+        create_model("sas", config, catalogue)
