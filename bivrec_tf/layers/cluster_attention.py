@@ -47,6 +47,7 @@ class ClusterAttention(tf_keras.layers.Layer):
     Masking: the allocation is 0 at masked tokens, and sums to 1 over interests at valid ones.
 
     Example:
+      >>> from bivrec_tf.layers import GaussianAttention
       >>> tokens, mask = tf.ones([1, 5, 8]), tf.ones([1, 5], tf.bool)
       >>> positions = tf.constant([[2, 4]])
       >>> pool = GaussianAttention(num_interests=4)(tokens, mask, positions)
