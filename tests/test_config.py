@@ -12,7 +12,7 @@ from bivrec_tf.config import LossConfig, ModelConfig, TrainingConfig
         ({"views": ()}, "views: expected 'id', 'mm' or both"),
         ({"views": ("id", "id")}, "views: expected 'id', 'mm' or both"),
         ({"views": ("text",)}, "Input should be 'id' or 'mm'"),
-        ({"form": "recurrent"}, "Input should be 'causal' or 'patch'"),
+        ({"readout": "mean"}, "Input should be 'max'"),
         ({"dimension": 10, "attention_heads": 4}, "dimension 10 is not a multiple of attention_h"),
         ({"assignment_top_n": 5}, "assignment_top_n 5 is more than num_interests 4"),
         ({"scales": ()}, "expected distinct patch lengths of at least 1"),
