@@ -148,8 +148,8 @@ def training_batches(
     sizes = [batch_size * max_history // bound for bound in longest]
 
     def crop(batch):
-        items = tf.reduce_max(tf.math.count_nonzero(batch[SEQUENCE], axis=1, dtype=tf.int32))
-        start = width - tf.maximum(items, 2)
+        used = tf.cast(tf.reduce_any(batch[SEQUENCE] > 0, axis=0), tf.int32)
+        start = tf.minimum(tf.argmax(used, output_type=tf.int32), width - 2)
         return {
             SEQUENCE: batch[SEQUENCE][:, start:],
             IS_TARGET: batch[IS_TARGET][:, start:],

@@ -124,10 +124,17 @@ class RankingEvaluator:
                 metric.update_state(ranks)
         values = {metric.name: float(metric.result()) for metric in metrics}
         if coverage:
-            values.update(self._coverage(batches, id_weight))
+            values.update(self.coverage(batches, id_weight))
         return values
 
-    def _coverage(self, batches, id_weight):
+    def coverage(
+        self, batches: tf.data.Dataset, id_weight: float | None = None
+    ) -> dict[str, float]:
+        """Computes the share of the catalogue that is recommended to anyone, by cut-off.
+
+        Arguments are those of `evaluate`.
+        """
+        self._renew(None)
         weight = tf.cast(self._model.id_weight if id_weight is None else id_weight, tf.float32)
         num_items = self._model.catalogue.num_items
         metrics = [CatalogueCoverage(num_items, k) for k in CUT_OFFS]

@@ -294,10 +294,12 @@ def fit(
       TrainingError: The loss is not a finite number.
       ConfigError: `directory` holds checkpoints of another configuration or catalogue.
     """
-    # One pass over the data, which fills its cache. Keras would find the end of an epoch by
-    # stepping over it, which moves the optimizer's count of steps.
-    steps = int(training_data.reduce(0, lambda count, _: count + 1))
-    training_data = training_data.apply(tf.data.experimental.assert_cardinality(steps))
+    steps = int(training_data.cardinality())
+    if steps == tf.data.UNKNOWN_CARDINALITY:
+        # One pass over the data, which fills its cache. Keras would find the end of an epoch by
+        # stepping over it, which moves the optimizer's count of steps.
+        steps = int(training_data.reduce(0, lambda count, _: count + 1))
+        training_data = training_data.apply(tf.data.experimental.assert_cardinality(steps))
     if getattr(model, "optimizer", None) is None:
         model.compile(optimizer=make_optimizer(config, steps))
     model.build_variables()

@@ -57,16 +57,18 @@ class MultiScalePatching(tf_keras.layers.Layer):
         present = tf.cast(mask, items.dtype)[..., tf.newaxis]
         items = items * present
         length = tf.shape(items)[1]
-        tokens = tf.zeros_like(items)
-        for scale, weight in zip(self.scales, self._weights, strict=True):
-            sums, counts = items, present
-            # Adding shifted copies, not differences of running sums: those would carry the
-            # rounding error of the whole history into every patch.
-            for shift in range(1, scale):
-                front = [[0, 0], [shift, 0], [0, 0]]
+        weights = dict(zip(self.scales, self._weights, strict=True))
+        tokens, sums, counts = tf.zeros_like(items), items, present
+        for scale in range(1, max(self.scales) + 1):
+            if scale > 1:
+                # Adding shifted copies, not differences of running sums: those would carry the
+                # rounding error of the whole history into every patch.
+                front = [[0, 0], [scale - 1, 0], [0, 0]]
                 sums += tf.pad(items, front)[:, :length]
                 counts += tf.pad(present, front)[:, :length]
-            tokens += sums * tf.math.rsqrt(tf.maximum(counts, 1)) * tf.cast(weight, sums.dtype)
+            if scale in weights:
+                weight = tf.cast(weights[scale], sums.dtype)
+                tokens += sums * tf.math.rsqrt(tf.maximum(counts, 1)) * weight
         return self._dropout(self._norm(tokens), training=training)
 
     def get_config(self):

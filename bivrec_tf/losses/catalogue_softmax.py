@@ -107,9 +107,9 @@ class CatalogueSoftmax:
 
     def _read_out(self, logits):
         """Reduces the scores of K interests, each `[rows, items]`, to one."""
-        if self.readout == "max":
-            return functools.reduce(tf.maximum, logits)
         highest = functools.reduce(tf.maximum, logits)
+        if self.readout == "max":
+            return highest
         return highest + tf.math.log(tf.add_n([tf.exp(each - highest) for each in logits]))
 
     def _shares(self, logits, scores, by_score):

@@ -1,11 +1,7 @@
 """BiVRec: an id view and a multimodal view of a user, trained together."""
 
-from typing import Any
-
 import tensorflow as tf
 
-from bivrec_tf.catalogue import ItemCatalogue
-from bivrec_tf.config import LossConfig, ModelConfig
 from bivrec_tf.features import VIEWS
 from bivrec_tf.losses import InterestAllocation, SemanticSimilarity
 from bivrec_tf.models.sequential_recommender import SequentialRecommender
@@ -17,20 +13,11 @@ ID, MM = VIEWS
 class BiVRec(SequentialRecommender):
     """The model: two towers, two recommendation tasks, and the losses that tie the views.
 
-    Args:
-      config: The architecture.
-      catalogue: The items and their content; needs at least one modality for the `mm` view.
-      loss: Weights of the objective.
-      positions_per_sequence: Positions drawn from a sequence in a step; none for all of them.
-      **kwargs: Passed to the base class.
-
-    Inputs of training (`fit`): a dictionary of `sequence`, `is_target` and `user`, see this
-      module's constants. Every target that has an item before it is predicted from all of them.
-
-    Raises:
-      ConfigError: The `mm` view is asked for and the catalogue has no content.
+    Arguments, inputs and errors are those of `SequentialRecommender`.
 
     Example:
+      >>> from bivrec_tf.catalogue import ItemCatalogue
+      >>> from bivrec_tf.config import ModelConfig
       >>> catalogue = ItemCatalogue.build(["a", "b", "c"], [3, 2, 1])
       >>> model = BiVRec(ModelConfig(views=("id",), dimension=8), catalogue)
       >>> model.interests(tf.constant([[1, 2]]))["id"].vectors.shape
@@ -39,25 +26,17 @@ class BiVRec(SequentialRecommender):
     Reference: Hu et al., *BiVRec*, arXiv 2402.17334; `docs/model.md`.
     """
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        catalogue: ItemCatalogue,
-        loss: LossConfig | None = None,
-        positions_per_sequence: int | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(config, catalogue, loss, positions_per_sequence, **kwargs)
-        self._semantic_similarity = SemanticSimilarity(name="semantic_similarity")
-        self._interest_allocation = InterestAllocation(self.loss_config.allocation_form)
-
     def make_tower(self, view, name):
         """Returns the view's `ViewTower`."""
         return ViewTower(self.config, name=name)
 
-    def more_diagnostics(self):
-        """Returns the names of the cross-view losses, with two views."""
-        return ["semantic_loss", "allocation_loss"] if self.has_both_views else []
+    def build_cross_view(self):
+        """Creates the cross-view losses where there are two views."""
+        if not self.has_both_views:
+            return []
+        self._semantic_similarity = SemanticSimilarity(name="semantic_similarity")
+        self._interest_allocation = InterestAllocation(self.loss_config.allocation_form)
+        return ["semantic_loss", "allocation_loss"]
 
     def cross_view_loss(self, found, users):
         """The coarse and the fine loss, weighted and warmed up; `docs/model.md`, section 4."""
@@ -66,8 +45,8 @@ class BiVRec(SequentialRecommender):
         allocation = self._interest_allocation(
             found[ID].allocation, found[MM].allocation, found[ID].mask
         )
-        self.trackers["semantic_loss"].update_state(semantic)
-        self.trackers["allocation_loss"].update_state(allocation)
+        self._trackers["semantic_loss"].update_state(semantic)
+        self._trackers["allocation_loss"].update_state(allocation)
         return self._warm_up() * (
             self.loss_config.semantic_weight * semantic
             + self.loss_config.allocation_weight * allocation

@@ -22,12 +22,7 @@ class ComiRecSA(SequentialRecommender):
     serving takes the maximum. Of the configuration, `scales`, `context_blocks` and the parts of
     the interest modules do not apply.
 
-    Args:
-      config: The architecture, of one view.
-      catalogue: The items.
-      loss: The objective.
-      positions_per_sequence: Positions drawn from a sequence in a step; none for all of them.
-      **kwargs: Passed to the base class.
+    Arguments are those of `SequentialRecommender`; one view.
 
     Reference: Cen et al., *Controllable Multi-Interest Framework for Recommendation*, KDD 2020.
     """

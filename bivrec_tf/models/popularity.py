@@ -10,12 +10,7 @@ from bivrec_tf.models.view_tower import Interests
 class Popularity(SequentialRecommender):
     """Scores items by their share of the training interactions; there is nothing to train.
 
-    Args:
-      config: Its `views` must be `("id",)`.
-      catalogue: The items and their counts.
-      loss: Of no effect.
-      positions_per_sequence: Of no effect.
-      **kwargs: Passed to the base class.
+    Arguments are those of `SequentialRecommender`; the id view alone.
     """
 
     def make_tower(self, view, name):

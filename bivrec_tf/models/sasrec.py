@@ -21,12 +21,7 @@ class SASRec(SequentialRecommender):
     drawn negative for every position. Of the configuration, `num_interests`, `scales` and the
     parts of the interest modules do not apply.
 
-    Args:
-      config: The architecture, of one view.
-      catalogue: The items.
-      loss: The objective.
-      positions_per_sequence: Positions drawn from a sequence in a step; none for all of them.
-      **kwargs: Passed to the base class.
+    Arguments are those of `SequentialRecommender`; one view.
 
     Reference: Kang and McAuley, *Self-Attentive Sequential Recommendation*, ICDM 2018.
     """

@@ -25,9 +25,9 @@ from bivrec_tf.retrieval import MultiInterestTopK
 
 ID, MM = VIEWS
 SEQUENCE = "sequence"
-"""int32 `[batch, max_history + 1]`: rows of a training window, padding on the left."""
+"""int32 `[batch, length]`, at most `max_history + 1`: rows of windows, padding on the left."""
 IS_TARGET = "is_target"
-"""bool `[batch, max_history + 1]`: which of them are to be predicted."""
+"""bool `[batch, length]`: which of them are to be predicted."""
 USER = "user"
 """int64 `[batch]`: equal for windows of one user."""
 
@@ -97,15 +97,15 @@ class SequentialRecommender(tfrs.Model):
         names = ["loss"]
         for view in config.views:
             names += [f"{view}_loss", f"{view}_interests_in_use", f"{view}_interest_cosine"]
-        names += self.more_diagnostics()
-        self.trackers = {name: tf_keras.metrics.Mean(name=name) for name in names}
+        names += self.build_cross_view()
+        self._trackers = {name: tf_keras.metrics.Mean(name=name) for name in names}
 
     def make_tower(self, view: str, name: str) -> tf_keras.layers.Layer:
         """Returns the layer that makes `Interests` of a view's item vectors; see `ViewTower`."""
         raise NotImplementedError
 
-    def more_diagnostics(self) -> list[str]:
-        """Returns the names of what `cross_view_loss` tracks."""
+    def build_cross_view(self) -> list[str]:
+        """Creates what `cross_view_loss` needs; returns the names of what it tracks."""
         return []
 
     def cross_view_loss(self, found: Mapping[str, Interests], users: tf.Tensor) -> tf.Tensor:
@@ -298,7 +298,7 @@ class SequentialRecommender(tfrs.Model):
             self._track_view(view, task, balance, queries)
         if self.has_both_views:
             total += self.cross_view_loss(found, inputs[USER])
-        self.trackers["loss"].update_state(total)
+        self._trackers["loss"].update_state(total)
         return total
 
     def _task_loss(self, queries, items, targets):
@@ -314,17 +314,15 @@ class SequentialRecommender(tfrs.Model):
         return self._sampled_softmax(queries, items, targets, self._target_probabilities)
 
     def _track_view(self, view, task, balance, queries):
-        self.trackers[f"{view}_loss"].update_state(task)
+        self._trackers[f"{view}_loss"].update_state(task)
         # exp of the entropy of the mean allocation: K when all are used alike, 1 in a collapse.
-        self.trackers[f"{view}_interests_in_use"].update_state(
-            self.config.num_interests * tf.exp(-balance)
-        )
+        interests = queries.shape[1]
+        self._trackers[f"{view}_interests_in_use"].update_state(interests * tf.exp(-balance))
         unit = tf.math.l2_normalize(tf.cast(queries, tf.float32), axis=2)
         # One value a row: a batch without targets has none, and must not make the mean NaN.
         mean = tf.reduce_mean(tf.matmul(unit, unit, transpose_b=True), axis=[1, 2])
-        interests = self.config.num_interests
         off_diagonal = (interests * mean - 1.0) / max(interests - 1, 1)
-        self.trackers[f"{view}_interest_cosine"].update_state(off_diagonal)
+        self._trackers[f"{view}_interest_cosine"].update_state(off_diagonal)
 
     def train_step(self, inputs):
         """One step: as in `tfrs.Model`, with loss scaling under mixed precision."""
@@ -336,14 +334,14 @@ class SequentialRecommender(tfrs.Model):
         if scales:
             gradients = self.optimizer.get_unscaled_gradients(gradients)
         self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
-        return {name: tracker.result() for name, tracker in self.trackers.items()}
+        return {name: tracker.result() for name, tracker in self._trackers.items()}
 
     def test_step(self, inputs):
         """The losses on a batch, without noise or dropout."""
         self.compute_loss(inputs, training=False)
-        return {name: tracker.result() for name, tracker in self.trackers.items()}
+        return {name: tracker.result() for name, tracker in self._trackers.items()}
 
     @property
     def metrics(self):
         """Means over an epoch of the losses and of the interest-collapse diagnostics."""
-        return list(self.trackers.values())
+        return list(self._trackers.values())
