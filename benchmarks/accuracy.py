@@ -3,12 +3,13 @@
     .venv/bin/python -m benchmarks.accuracy --data ml-1m --model bivrec \
         --protocol leave_one_out --seed 0 --json benchmarks/results/ml-1m-bivrec-0.json
 
-Hyper-parameters are those of `benchmarks/configs/DATA-MODEL.yaml`, or of `--config`; `--set
+Hyper-parameters are those of `benchmarks/configs/DATA.yaml`, or of `--config`; `--set
 training.epochs=3` changes one. Epochs are chosen on the validation split; the test split is ranked
 once, at the end, with seen items filtered and without. `benchmarks/report.py` makes tables of the
 results.
 """
 
+import dataclasses
 import json
 import resource
 import subprocess
@@ -18,17 +19,31 @@ from pathlib import Path
 
 import click
 import numpy as np
+import tensorflow as tf
+import tf_keras
 import yaml
 
+from benchmarks.prepared import prepare
+from bivrec_tf import data, training
+from bivrec_tf.config import ModelConfig, TrainingConfig
+from bivrec_tf.errors import BivrecError
+from bivrec_tf.evaluation import RankingEvaluator, ranking_metrics
 from bivrec_tf.models import MODEL_NAMES, create_model, uses_content
+from components.sequence_builder.sequence_config import SequenceConfig
 from components.sequence_builder.statistics import HEAD_SHARE, MIDDLE_SHARE
 
 HERE = Path(__file__).parent
 
 
-def read_settings(path: Path | None, changes: tuple[str, ...]) -> dict:
-    """Reads a configuration and applies `a.b=value` to it."""
+def read_settings(path: Path | None, changes: tuple[str, ...], model: str = "") -> dict:
+    """Reads a configuration for a model, and applies `a.b=value` to it.
+
+    What stands under `models: MODEL:` goes before what stands beside it.
+    """
     settings = yaml.safe_load(path.read_text()) if path else {}
+    own = settings.pop("models", {}).get(model, {})
+    for part, values in own.items():
+        settings[part] = {**settings.get(part, {}), **values}
     for change in changes:
         name, separator, value = change.partition("=")
         if not separator:
@@ -46,8 +61,6 @@ def with_noise(prepared, share: float, seed: int, insert: bool = False):
 
     Random items are trained ones, and none of the example's targets.
     """
-    import dataclasses
-
     generator = np.random.default_rng(seed)
     trained = prepared.catalogue.num_trained
     noisy = []
@@ -68,8 +81,6 @@ def with_noise(prepared, share: float, seed: int, insert: bool = False):
 
 def summary(ranks: np.ndarray) -> dict[str, float]:
     """The product's metrics of ranks `[n, T]`."""
-    from bivrec_tf.evaluation import ranking_metrics
-
     values = {}
     for metric in ranking_metrics():
         metric.update_state(ranks)
@@ -170,23 +181,13 @@ def main(
     threads,
 ) -> None:
     """Trains, evaluates, writes."""
-    import tensorflow as tf
-    import tf_keras
-
-    from benchmarks.prepared import prepare
-    from bivrec_tf import data, training
-    from bivrec_tf.config import ModelConfig, TrainingConfig
-    from bivrec_tf.errors import BivrecError
-    from bivrec_tf.evaluation import RankingEvaluator
-    from components.sequence_builder.sequence_config import SequenceConfig
-
     if threads:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)
-    default = HERE / "configs" / f"{name}-{model_name}.yaml"
+    default = HERE / "configs" / f"{name}.yaml"
     if config_file is None and default.exists():
         config_file = default
-    settings = read_settings(config_file, changes)
+    settings = read_settings(config_file, changes, model_name)
     config = ModelConfig.model_validate(settings.get("model", {}))
     options = TrainingConfig.model_validate({**settings.get("training", {}), "seed": seed})
     sequences = SequenceConfig(
@@ -267,7 +268,7 @@ def main(
                 label = f"{split}{view}{suffix}"
                 all_ranks[label] = joined(evaluator.ranks(held_out, weight))
                 result[label] = summary(all_ranks[label])
-    result["coverage"] = evaluators[""].evaluate(prepared.batches("test"), coverage=True)
+    result["coverage"] = evaluators[""].coverage(held_out)
     result["slices"] = slices(prepared, all_ranks["test"])
     for kind, shares in (("noise", noise), ("insert", insert)):
         for share in shares:

@@ -1,6 +1,6 @@
 """How well items that training never saw are recommended, and what that costs the others.
 
-    .venv/bin/python benchmarks/cold_start.py --data ../shared/data/ml-1m --output output/cold-start
+    .venv/bin/python -m benchmarks.cold_start --data ../shared/data/ml-1m --output output/cold-start
 
 A tenth of the items is held out: their interactions are removed from training, their content
 stays in the catalogue. Of every user the last interaction is the test target and the one before
@@ -16,11 +16,11 @@ import click
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
 import bivrec_tf  # noqa: F401 - selects Keras 2
+from benchmarks.prepared import text_vectors
 from bivrec_tf import data
 from bivrec_tf.catalogue import ItemCatalogue, ItemFeatures
 from bivrec_tf.config import ModelConfig, TrainingConfig
@@ -47,27 +47,11 @@ class Split:
     catalogue: ItemCatalogue
 
 
-def text_vectors(items: pd.DataFrame, cache: Path) -> dict[str, np.ndarray]:
-    """Encodes all text columns of the items, once."""
-    if not cache.exists():
-        from bivrec_tf.encoders.minilm import MiniLMTextEncoder
-        from components.content_encoder.split_modalities import join_texts
-        from components.table_example_gen import cells
-
-        columns = [c for c in ("title", "genres", "directors", "actors", "plot") if c in items]
-        rows = pa.Table.from_pandas(items[columns], preserve_index=False).to_pylist()
-        joined = [join_texts([cells.texts(row[c]) for c in columns]) or "?" for row in rows]
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        np.save(cache, MiniLMTextEncoder().encode(joined))
-    return dict(zip(items.item_id, np.load(cache, allow_pickle=False), strict=True))
-
-
 def prepare(folder: Path, share: float, seed: int, cache: Path) -> Split:
     """Reads the tables, holds items out and splits."""
     interactions = pd.read_parquet(folder / "interactions.parquet")
     interactions = interactions.sort_values("timestamp", kind="stable")
-    items = pd.read_parquet(folder / "items.parquet")
-    vectors = text_vectors(items, cache)
+    vectors = text_vectors(folder, cache)
     generator = np.random.default_rng(seed)
     known = sorted(interactions.item_id.unique())
     held_out = set(generator.choice(known, int(share * len(known)), replace=False).tolist())
@@ -86,7 +70,9 @@ def prepare(folder: Path, share: float, seed: int, cache: Path) -> Split:
         test.append((user, ids[:-1], [ids[-1]]))
     counts = pd.Series([i for _, _, targets in training for i in targets]).value_counts()
     counts = counts.sort_index(kind="stable").sort_values(ascending=False, kind="stable")
-    content = [ItemFeatures(item, {"text": vectors[item]}) for item in known]
+    content = [
+        ItemFeatures(item, {"text": vectors[item]} if item in vectors else {}) for item in known
+    ]
     catalogue = ItemCatalogue.build(list(counts.index), counts.to_numpy(), content)
     return Split(training, validation, test, catalogue)
 
@@ -147,7 +133,7 @@ def main(folder: Path, output: Path, share: float, epochs: int, seed: int) -> No
 
     console = Console(highlight=False)
     name = folder.name
-    split = prepare(folder, share, seed, output / f"{name}-text.npy")
+    split = prepare(folder, share, seed, output)
     catalogue, lookup = split.catalogue, data.ItemLookup(split.catalogue)
     tf_keras.utils.set_random_seed(seed)
     config = TrainingConfig(epochs=epochs, positions_per_sequence=16, learning_rate=2e-3, seed=seed)

@@ -6,6 +6,7 @@ that the pipeline runs in Beam; content is encoded by the pipeline's encoders, o
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,14 +109,7 @@ def prepare(folder: Path, config: SequenceConfig, cache: Path, content: bool = T
     digest.update(json.dumps([_FORMAT, config.model_dump(mode="json")]).encode())
     fingerprint = digest.hexdigest()[:16]
     file = cache / f"{folder.name}-{config.protocol}-{fingerprint}.npz"
-    if not file.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        arrays = _split(pd.read_parquet(table), config)
-        scratch = file.with_suffix(".new.npz")
-        np.savez_compressed(scratch, **arrays)
-        scratch.replace(file)
-    with np.load(file, allow_pickle=False) as stored:
-        arrays = dict(stored)
+    arrays = _kept(file, lambda: _split(pd.read_parquet(table), config))
     vectors = _content(folder, cache) if content else {}
     trained = arrays["trained"].tolist()
     # Cold items count for something only where their content is known.
@@ -213,15 +207,10 @@ def _k_core(users, config: SequenceConfig):
 
 def _content(folder: Path, cache: Path) -> dict[str, dict[str, np.ndarray]]:
     """Vectors by modality and item id."""
-    items = pd.read_parquet(folder / "items.parquet")
-    items["item_id"] = items.item_id.astype(str)
+    items = _items(folder)
     found = {}
-    columns = [column for column in _TEXT_COLUMNS if column in items]
-    if columns:
-        rows = pa.Table.from_pandas(items[columns], preserve_index=False).to_pylist()
-        texts = [join_texts([cells.texts(row[column]) for column in columns]) for row in rows]
-        contents = {i: text for i, text in zip(items.item_id, texts, strict=True) if text}
-        found["text"] = _encoded(contents, "minilm", folder, cache)
+    if any(column in items for column in _TEXT_COLUMNS):
+        found["text"] = text_vectors(folder, cache)
     if "image" in items:
         paths = {i: folder / p for i, p in zip(items.item_id, items.image, strict=True) if p}
         contents = {i: path.read_bytes() for i, path in paths.items() if path.is_file()}
@@ -229,23 +218,59 @@ def _content(folder: Path, cache: Path) -> dict[str, dict[str, np.ndarray]]:
     return found
 
 
+def text_vectors(folder: Path, cache: Path) -> dict[str, np.ndarray]:
+    """Encodes all text columns of a data set's items, once.
+
+    Args:
+      folder: Holds `items.parquet`.
+      cache: Where vectors are kept.
+
+    Returns:
+      float32 vectors by item id, of the items that have any text.
+    """
+    items = _items(folder)
+    columns = [column for column in _TEXT_COLUMNS if column in items]
+    rows = pa.Table.from_pandas(items[columns], preserve_index=False).to_pylist()
+    texts = [join_texts([cells.texts(row[column]) for column in columns]) for row in rows]
+    contents = {i: text for i, text in zip(items.item_id, texts, strict=True) if text}
+    return _encoded(contents, "minilm", folder, cache)
+
+
+def _items(folder: Path) -> pd.DataFrame:
+    items = pd.read_parquet(folder / "items.parquet")
+    return items.assign(item_id=items.item_id.astype(str))
+
+
 def _encoded(contents: dict, name: str, folder: Path, cache: Path) -> dict[str, np.ndarray]:
     encoder = load_encoder(name)
-    digest = hashlib.sha256(f"{encoder.fingerprint}{sorted(contents)}".encode()).hexdigest()[:16]
-    file = cache / f"{folder.name}-{name}-{digest}.npz"
-    if not file.exists():
+    digest = hashlib.sha256(encoder.fingerprint.encode())
+    for item in sorted(contents):
+        digest.update(repr((item, contents[item])).encode())
+    file = cache / f"{folder.name}-{name}-{digest.hexdigest()[:16]}.npz"
+
+    def encode() -> dict[str, np.ndarray]:
         values = list(contents.values())
         begins = range(0, len(values), _ENCODE_AT_ONCE)
-        vectors = np.concatenate(
-            [
-                encoder.encode(values[begin : begin + _ENCODE_AT_ONCE])
-                for begin in track(begins, f"Encoding with {name}")
-            ]
-        )
-        np.savez(file, ids=np.array(list(contents)), vectors=vectors)
-    with np.load(file, allow_pickle=False) as stored:
-        ids, vectors = stored["ids"].tolist(), stored["vectors"]
+        vectors = [
+            encoder.encode(values[begin : begin + _ENCODE_AT_ONCE])
+            for begin in track(begins, f"Encoding with {name}")
+        ]
+        return {"ids": np.array(list(contents)), "vectors": np.concatenate(vectors)}
+
+    stored = _kept(file, encode)
+    ids, vectors = stored["ids"].tolist(), stored["vectors"]
     return {i: v for i, v in zip(ids, vectors, strict=True) if np.isfinite(v).all()}
+
+
+def _kept(file: Path, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Returns the arrays of a file; makes them first, whole or not at all, where there is none."""
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        scratch = file.with_suffix(".new.npz")
+        np.savez_compressed(scratch, **make())
+        scratch.replace(file)
+    with np.load(file, allow_pickle=False) as stored:
+        return dict(stored)
 
 
 def _flat(parts: list[list[int]]) -> list[int]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from benchmarks.accuracy import joined, read_settings, slices, with_noise
 from bivrec_tf.catalogue import ItemCatalogue
@@ -205,13 +206,22 @@ def test_settings_are_changed_by_name(tmp_path):
     }
 
 
+def test_what_a_model_has_of_its_own_goes_before_the_rest(tmp_path):
+    file = tmp_path / "some.yaml"
+    file.write_text(
+        "model: {dimension: 8, dropout: 0.5}\nmodels: {sasrec: {model: {dropout: 0}}}\n"
+    )
+    assert read_settings(file, (), "sasrec") == {"model": {"dimension": 8, "dropout": 0}}
+    assert read_settings(file, (), "bivrec") == {"model": {"dimension": 8, "dropout": 0.5}}
+
+
+@pytest.mark.parametrize("model", MODEL_NAMES)
 @pytest.mark.parametrize(
     "file", sorted((ROOT / "benchmarks" / "configs").glob("*.yaml")), ids=lambda file: file.stem
 )
-def test_a_configuration_is_one_of_a_model_and_its_data(file):
-    data, model = file.stem.rsplit("-", 1)
-    assert model in MODEL_NAMES and data
-    settings = read_settings(file, ())
+def test_a_configuration_is_one_of_its_models(file, model):
+    assert set(yaml.safe_load(file.read_text()).get("models", {})) <= set(MODEL_NAMES)
+    settings = read_settings(file, (), model)
     assert set(settings) == {"model", "training"}
     ModelConfig.model_validate(settings["model"])
     # Seeds are given on the command line; one in a file would hide there.
