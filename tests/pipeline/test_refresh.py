@@ -13,7 +13,8 @@ from tfx import v1 as tfx
 from serving.client import RecommenderClient
 from serving.process import ServerProcess
 
-CHANGED, RETIRED, RETURNING = "1010", "1003", "2001"
+# What changes is an item without orders: its score is of its content, however the views are weighed.
+CHANGED, RETIRED, RETURNING = "2000", "1003", "2001"
 
 
 def read_csv(path):
