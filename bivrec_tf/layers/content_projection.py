@@ -6,6 +6,8 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
+from bivrec_tf.layers.layer_normalization import LayerNormalization
+
 
 class ContentProjection(tf_keras.layers.Layer):
     """Frozen content features of an item, of any modalities, to one trained vector.
@@ -53,17 +55,10 @@ class ContentProjection(tf_keras.layers.Layer):
             name: tf_keras.layers.Dense(dimension, name=f"project_{name}")
             for name in self.modalities
         }
-        self._norms = {
-            name: tf_keras.layers.LayerNormalization(epsilon=1e-6, name=f"norm_{name}")
-            for name in self.modalities
-        }
+        self._norms = {name: LayerNormalization(name=f"norm_{name}") for name in self.modalities}
         self._output = tf_keras.layers.Dense(dimension, use_bias=False, name="output")
         # Vectors of length about 1, as in the id table: the two views start on one scale.
-        self._output_norm = tf_keras.layers.LayerNormalization(
-            epsilon=1e-6,
-            gamma_initializer=tf_keras.initializers.Constant(dimension**-0.5),
-            name="output_norm",
-        )
+        self._output_norm = LayerNormalization(dimension**-0.5, name="output_norm")
 
     def build(self, input_shape):
         for name, size in self.modalities.items():

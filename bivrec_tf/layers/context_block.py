@@ -5,6 +5,8 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
+from bivrec_tf.layers.dropout import Dropout
+from bivrec_tf.layers.layer_normalization import LayerNormalization
 from bivrec_tf.layers.masking import masked_softmax
 
 
@@ -44,9 +46,9 @@ class ContextBlock(tf_keras.layers.Layer):
         self.num_heads = num_heads
         self.max_distance = max_distance
         self.dropout = dropout
-        self._attention_norm = tf_keras.layers.LayerNormalization(epsilon=1e-6, name="norm_1")
-        self._feed_forward_norm = tf_keras.layers.LayerNormalization(epsilon=1e-6, name="norm_2")
-        self._dropout = tf_keras.layers.Dropout(dropout)
+        self._attention_norm = LayerNormalization(name="norm_1")
+        self._feed_forward_norm = LayerNormalization(name="norm_2")
+        self._dropout = Dropout(dropout)
 
     def build(self, input_shape):
         dimension = int(input_shape[-1])

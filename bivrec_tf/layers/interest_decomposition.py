@@ -8,6 +8,7 @@ import tf_keras
 from bivrec_tf.layers.cluster_attention import ClusterAttention
 from bivrec_tf.layers.context_block import ContextBlock
 from bivrec_tf.layers.gaussian_attention import GaussianAttention
+from bivrec_tf.layers.layer_normalization import LayerNormalization
 
 
 class InterestDecomposition(tf_keras.layers.Layer):
@@ -71,11 +72,11 @@ class InterestDecomposition(tf_keras.layers.Layer):
             ContextBlock(attention_heads, max_length, dropout, name=f"context_{index}")
             for index in range(context_blocks)
         ]
-        self._context_norm = tf_keras.layers.LayerNormalization(epsilon=1e-6, name="context_norm")
+        self._context_norm = LayerNormalization(name="context_norm")
         self._gaussian = GaussianAttention(num_interests, gaussian, name="gaussian_attention")
         self._cluster = ClusterAttention(top_n, temperature, name="cluster_attention")
-        self._pool_norm = tf_keras.layers.LayerNormalization(epsilon=1e-6, name="pool_norm")
-        self._norm = tf_keras.layers.LayerNormalization(epsilon=1e-6, name="norm")
+        self._pool_norm = LayerNormalization(name="pool_norm")
+        self._norm = LayerNormalization(name="norm")
 
     def build(self, input_shape):
         dimension = int(input_shape[-1])

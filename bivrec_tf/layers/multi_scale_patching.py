@@ -6,6 +6,9 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
+from bivrec_tf.layers.dropout import Dropout
+from bivrec_tf.layers.layer_normalization import LayerNormalization
+
 
 class MultiScalePatching(tf_keras.layers.Layer):
     """Adds up, at every position, the patches of several lengths that end there.
@@ -38,8 +41,8 @@ class MultiScalePatching(tf_keras.layers.Layer):
         super().__init__(**kwargs)
         self.scales = tuple(scales)
         self.dropout = dropout
-        self._norm = tf_keras.layers.LayerNormalization(epsilon=1e-6, name="norm")
-        self._dropout = tf_keras.layers.Dropout(dropout)
+        self._norm = LayerNormalization(name="norm")
+        self._dropout = Dropout(dropout)
 
     def build(self, input_shape):
         shortest = min(self.scales)

@@ -6,6 +6,7 @@ import tensorflow as tf
 import tf_keras
 
 from bivrec_tf.config import ModelConfig
+from bivrec_tf.layers import Dropout
 from bivrec_tf.layers.gaussian_attention import attend
 from bivrec_tf.layers.masking import masked_softmax, visible
 from bivrec_tf.models.sequential_recommender import SequentialRecommender
@@ -44,7 +45,7 @@ class SelfAttentivePooling(tf_keras.layers.Layer):
 
     def __init__(self, config: ModelConfig, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._dropout = tf_keras.layers.Dropout(config.dropout)
+        self._dropout = Dropout(config.dropout)
         # Four times the width, as in the authors' code.
         self._hidden = tf_keras.layers.Dense(
             4 * config.dimension, activation="tanh", use_bias=False, name="hidden"

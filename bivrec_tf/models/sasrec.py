@@ -6,7 +6,7 @@ import tensorflow as tf
 import tf_keras
 
 from bivrec_tf.config import ModelConfig
-from bivrec_tf.layers import ContextBlock
+from bivrec_tf.layers import ContextBlock, Dropout, LayerNormalization
 from bivrec_tf.models.sequential_recommender import SequentialRecommender
 from bivrec_tf.models.view_tower import Interests
 
@@ -43,15 +43,15 @@ class TransformerTower(tf_keras.layers.Layer):
 
     def __init__(self, config: ModelConfig, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._input_norm = tf_keras.layers.LayerNormalization(epsilon=1e-6, name="input_norm")
-        self._dropout = tf_keras.layers.Dropout(config.dropout)
+        self._input_norm = LayerNormalization(name="input_norm")
+        self._dropout = Dropout(config.dropout)
         self._blocks = [
             ContextBlock(
                 config.attention_heads, config.max_history, config.dropout, name=f"context_{n}"
             )
             for n in range(config.context_blocks)
         ]
-        self._norm = tf_keras.layers.LayerNormalization(epsilon=1e-6, name="norm")
+        self._norm = LayerNormalization(name="norm")
 
     def call(self, items, mask, positions, training=None):
         tokens = self._dropout(self._input_norm(items), training=training)
