@@ -24,7 +24,8 @@ class ContentProjection(tf_keras.layers.Layer):
       **kwargs: Passed to the base class.
 
     Inputs: `features`, a float `[n, modalities[m]]` for every modality `m`; `presence`, a bool
-      `[n]` for every modality.
+      `[n]` for every modality; `standardised_by`, the `statistics` by which the features have been
+      standardised already, none where they are raw.
     Output shape: float `[n, dimension]`.
 
     Example:
@@ -99,20 +100,49 @@ class ContentProjection(tf_keras.layers.Layer):
                 tf.where(variance > 1e-12, tf.math.rsqrt(variance + 1e-12), tf.ones([size]))
             )
 
-    def call(self, features, presence, training=None):
+    def statistics(self) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
+        """Returns mean and scale of the standardisation, float32 `[modalities[m]]`, by modality."""
+        return {
+            name: (tf.identity(self._means[name]), tf.identity(self._scales[name]))
+            for name in self.modalities
+        }
+
+    def call(self, features, presence, standardised_by=None, training=None):
         parts = []
         for name in self.modalities:
-            raw = tf.cast(features[name], tf.float32)
-            standardised = (raw - self._means[name]) * self._scales[name]
-            projected = self._norms[name](
-                self._projections[name](tf.cast(standardised, self.compute_dtype))
-            )
+            if standardised_by is None:
+                raw = tf.cast(features[name], tf.float32)
+                standardised = tf.cast(
+                    (raw - self._means[name]) * self._scales[name], self.compute_dtype
+                )
+                projected = self._projections[name](standardised)
+            else:
+                projected = self._project(name, features[name], *standardised_by[name])
+            projected = self._norms[name](projected)
             present = tf.cast(presence[name], tf.bool)
             if training and self.modality_dropout:
                 present &= tf.random.uniform(tf.shape(present)) >= self.modality_dropout
             missing = tf.cast(self._missing[name], projected.dtype)
             parts.append(tf.where(present[:, tf.newaxis], projected, missing))
         return self._output_norm(self._output(tf.concat(parts, axis=-1)))
+
+    def _project(self, name, features, mean, scale):
+        """Projects features that were standardised before, by other statistics or the same.
+
+        The difference goes into the weights, so that nothing is computed on the whole features but
+        the product.
+        """
+        layer = self._projections[name]
+        if not layer.built:
+            layer.build([None, self.modalities[name]])
+        kernel = tf.cast(layer.kernel, tf.float32)
+        stretch = (self._scales[name] / scale)[:, tf.newaxis]
+        shift = (mean - self._means[name]) * self._scales[name]
+        bias = tf.cast(layer.bias, tf.float32) + tf.linalg.matvec(kernel, shift, transpose_a=True)
+        product = tf.matmul(
+            tf.cast(features, self.compute_dtype), tf.cast(stretch * kernel, self.compute_dtype)
+        )
+        return product + tf.cast(bias, self.compute_dtype)
 
     def get_config(self):
         return {

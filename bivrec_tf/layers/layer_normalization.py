@@ -36,13 +36,13 @@ class LayerNormalization(tf_keras.layers.Layer):
     def build(self, input_shape):
         width = [int(input_shape[-1])]
         gain = tf_keras.initializers.Constant(self.initial_gain)
-        self._gamma = self.add_weight("gamma", width, initializer=gain)
-        self._beta = self.add_weight("beta", width, initializer="zeros")
+        self.gamma = self.add_weight("gamma", width, initializer=gain)
+        self.beta = self.add_weight("beta", width, initializer="zeros")
         super().build(input_shape)
 
     def call(self, inputs):
         values = tf.cast(inputs, tf.float32)
-        gamma, beta = tf.cast(self._gamma, tf.float32), tf.cast(self._beta, tf.float32)
+        gamma, beta = tf.cast(self.gamma, tf.float32), tf.cast(self.beta, tf.float32)
         return tf.cast(_normalise(values, gamma, beta), inputs.dtype)
 
     def get_config(self):

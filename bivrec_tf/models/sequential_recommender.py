@@ -136,14 +136,38 @@ class SequentialRecommender(tfrs.Model):
             {name: values[trained] for name, values in catalogue.content.items()},
             {name: values[trained] for name, values in catalogue.presence.items()},
         )
-        self._content = {
-            name: tf.constant(values, name=f"content_{name}")
-            for name, values in catalogue.content.items()
-        }
-        self._presence = {
-            name: tf.constant(values, name=f"presence_{name}")
-            for name, values in catalogue.presence.items()
-        }
+        # Standardised once, not in every step. The projection may come to have other statistics
+        # (a warm start), so these stay with the constants that they made.
+        self._standardised_by = self._content_projection.statistics()
+        # Padding aside; trained items are all that a step reads, and no step should copy them.
+        self._content, self._presence = (
+            {
+                part: {name: tf.constant(values[rows]) for name, values in every.items()}
+                for part, rows in (
+                    ("trained", trained),
+                    ("cold", slice(catalogue.num_trained + 1, None)),
+                )
+            }
+            for every in (
+                {
+                    name: self._standardise(name, values)
+                    for name, values in catalogue.content.items()
+                },
+                catalogue.presence,
+            )
+        )
+
+    def _standardise(self, name: str, values: np.ndarray) -> np.ndarray:
+        mean, scale = (statistic.numpy() for statistic in self._standardised_by[name])
+        return (values - mean) * scale
+
+    def _content_vectors(self, part: str, training: bool) -> tf.Tensor:
+        return self._content_projection(
+            self._content[part],
+            self._presence[part],
+            standardised_by=self._standardised_by,
+            training=training,
+        )
 
     def item_table(self, view: str, rows: int, training: bool = False) -> tf.Tensor:
         """Returns the vectors of a view's first rows, padding (zero) first: `[rows, D]`.
@@ -156,12 +180,10 @@ class SequentialRecommender(tfrs.Model):
         if view == ID:
             table = self._item_embedding.table()[:rows]
             return tf.pad(table, [[0, rows - tf.shape(table)[0]], [0, 0]])
-        table = self._content_projection(
-            {name: values[1:rows] for name, values in self._content.items()},
-            {name: values[1:rows] for name, values in self._presence.items()},
-            training=training,
-        )
-        table = tf.pad(table, [[1, 0], [0, 0]])
+        table = self._content_vectors("trained", training)
+        if rows > self.catalogue.num_trained + 1:
+            table = tf.concat([table, self._content_vectors("cold", training)], axis=0)
+        table = tf.pad(table, [[1, 0], [0, 0]])[:rows]
         if self._retained is None:
             return table
         own_rows, vectors = self._retained

@@ -163,3 +163,21 @@ def test_they_come_back_from_their_configuration(layer, randomise):
     again.set_weights(layer.get_weights())
     np.testing.assert_array_equal(layer(*inputs), again(*inputs))
     assert again.get_config() == layer.get_config()
+
+
+def test_content_standardised_before_gives_the_vectors_of_raw_content(randomise):
+    rng = np.random.default_rng(0)
+    raw = {"text": (5 + 3 * rng.normal(size=[40, 6])).astype(np.float32)}
+    presence = {"text": np.arange(40) % 7 > 0}
+    layer = ContentProjection({"text": 6}, 8)
+    layer(raw, presence)
+    randomise(layer)
+    layer.adapt(raw, presence)
+    # By the layer's own statistics, and by those of another catalogue.
+    mean, scale = (rng.normal(size=6).astype(np.float32) for _ in range(2))
+    for statistics in (layer.statistics(), {"text": (mean, np.exp(scale))}):
+        standardised = {
+            name: (raw[name] - np.asarray(m)) * np.asarray(s) for name, (m, s) in statistics.items()
+        }
+        vectors = layer(standardised, presence, standardised_by=statistics)
+        np.testing.assert_allclose(vectors, layer(raw, presence), atol=2e-4)

@@ -13,7 +13,7 @@ from tfx import v1 as tfx
 from serving.client import RecommenderClient
 from serving.process import ServerProcess
 
-# What changes is an item without orders: its score is of its content, however the views are weighed.
+# What changes is an item without orders: its score is of its content, however views are weighed.
 CHANGED, RETIRED, RETURNING = "2000", "1003", "2001"
 
 
