@@ -134,7 +134,9 @@ class ContentProjection(tf_keras.layers.Layer):
         """
         layer = self._projections[name]
         if not layer.built:
-            layer.build([None, self.modalities[name]])
+            # As Keras names what a layer builds when it is called.
+            with tf.name_scope(layer.name):
+                layer.build([None, self.modalities[name]])
         kernel = tf.cast(layer.kernel, tf.float32)
         stretch = (self._scales[name] / scale)[:, tf.newaxis]
         shift = (mean - self._means[name]) * self._scales[name]

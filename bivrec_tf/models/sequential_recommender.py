@@ -218,10 +218,16 @@ class SequentialRecommender(tfrs.Model):
         """Returns all that makes the model what it is, by name: weights, statistics, calibration.
 
         Names are the same for every model of one architecture.
+
+        Raises:
+          ValueError: Two variables have one name.
         """
         diagnostics = {id(v) for metric in self.metrics for v in metric.variables}
         kept = [variable for variable in self.variables if id(variable) not in diagnostics]
-        return {variable.name.removesuffix(":0"): variable for variable in kept}
+        named = {variable.name.removesuffix(":0"): variable for variable in kept}
+        if len(named) < len(kept):
+            raise ValueError("two variables have one name: one of them would not be stored")
+        return named
 
     def view_interests(
         self, view: str, table: tf.Tensor, rows: tf.Tensor, positions: tf.Tensor, training=False
