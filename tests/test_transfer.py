@@ -66,7 +66,10 @@ def test_the_same_content_means_the_same_after_a_warm_start(big, saved):
     before = small.item_tables()["mm"]
     warm_start(small, saved, BOTH)
     rows = tf.constant([[1, 2, 3]])
-    np.testing.assert_allclose(small.item_tables()["mm"][:13], big.item_tables()["mm"][:13], 1e-5)
+    # Each catalogue keeps its content standardised by its own statistics: equal but for rounding.
+    np.testing.assert_allclose(
+        small.item_tables()["mm"][:13], big.item_tables()["mm"][:13], rtol=1e-5, atol=1e-6
+    )
     assert np.abs(small.item_tables()["mm"] - before).max() > 0.1
     np.testing.assert_allclose(
         small.interests(rows)["mm"].vectors, big.interests(rows)["mm"].vectors, rtol=1e-4, atol=1e-5
