@@ -1,0 +1,190 @@
+"""Measures the training step: sequences a second, and its share of what the machine can multiply.
+
+    .venv/bin/python -m benchmarks.training_speed --json benchmarks/results/training-speed.json
+
+The rate of the machine is measured in the same run, by products of large float32 matrices. The
+share of a layer, or of the whole step, is the matrix arithmetic that it needs, forward and
+backward, over its time, over that rate; what is not a matrix product counts as nothing, so that no
+step reaches 100 %. In bfloat16 the machine may be faster than its float32 rate.
+
+Sizes are those of the goal: 7,050 items with 1,664 content values, histories of 20, width 64,
+4 interests, scales 1, 2 and 4, one context block a view, the softmax over the whole catalogue, and
+both views trained, one target a sequence.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import numpy as np
+import tensorflow as tf
+
+from bivrec_tf import layers
+from bivrec_tf.catalogue import ItemCatalogue, ItemFeatures
+from bivrec_tf.config import LossConfig, ModelConfig, TrainingConfig
+from bivrec_tf.losses import CatalogueSoftmax
+from bivrec_tf.models import create_model
+from bivrec_tf.models.sequential_recommender import IS_TARGET, SEQUENCE, USER
+from bivrec_tf.training import make_optimizer
+
+ITEMS, CONTENT, HISTORY, WIDTH, INTERESTS = 7_050, 1_664, 20, 64, 4
+
+
+def seconds_of(function: Callable, budget: float) -> float:
+    """Returns the median time of a call, after three calls that do not count."""
+    for _ in range(3):
+        function()
+    spent: list[float] = []
+    while sum(spent) < budget or len(spent) < 5:
+        began = time.perf_counter()
+        function()
+        spent.append(time.perf_counter() - began)
+    return float(np.median(spent))
+
+
+def machine_rate(budget: float, products: int, size: int = 2048) -> float:
+    """Returns floating-point operations a second of products of float32 matrices, side by side."""
+    lefts = [tf.random.normal([size, size]) for _ in range(products)]
+    right = tf.random.normal([size, size])
+    run = tf.function(lambda: tf.add_n([tf.reduce_sum(tf.matmul(left, right)) for left in lefts]))
+    return products * 2 * size**3 / seconds_of(lambda: run().numpy(), budget)
+
+
+def arithmetic(batch: int) -> dict[str, float]:
+    """Returns the operations of matrix products that parts need, forward and backward."""
+    tokens, square = batch * HISTORY, WIDTH * WIDTH
+    pairs, pool = tokens * HISTORY * WIDTH, tokens * INTERESTS * WIDTH
+    forward = {
+        "context_block": 12 * tokens * square + 2 * pairs,
+        "gaussian_attention": 2 * tokens * square + 3 * pool,
+        "cluster_attention": 2 * tokens * square + pairs + tokens * HISTORY * INTERESTS + 2 * pool,
+        "catalogue_softmax": batch * INTERESTS * ITEMS * WIDTH,
+    }
+    # Two operations a multiply-add; backward costs two products for each.
+    needed = {name: 6.0 * value for name, value in forward.items()}
+    # Content itself has no gradient.
+    needed["content_projection"] = 4.0 * ITEMS * CONTENT * WIDTH + 6.0 * ITEMS * square
+    output = 6.0 * batch * INTERESTS * square
+    of_views = sum(needed[name] for name in forward) + output
+    needed["whole step"] = 2 * of_views + needed["content_projection"]
+    return needed
+
+
+def parts(batch: int, dtype: str) -> dict[str, Callable]:
+    """Returns forward and backward of the layers, each compiled as in the step."""
+    tokens = tf.random.normal([batch, HISTORY, WIDTH])
+    mask = tf.ones([batch, HISTORY], tf.bool)
+    last = tf.fill([batch, 1], HISTORY - 1)
+    queries = tf.random.normal([batch, INTERESTS, WIDTH])
+    items = tf.random.normal([ITEMS, WIDTH])
+    targets = tf.random.uniform([batch], maxval=ITEMS, dtype=tf.int32)
+    raw = {"content": tf.random.normal([ITEMS, CONTENT])}
+    present = {"content": tf.ones([ITEMS], tf.bool)}
+
+    gaussian = layers.GaussianAttention(INTERESTS)
+    cluster = layers.ClusterAttention()
+    block = layers.ContextBlock(2, HISTORY, 0.2)
+    patching = layers.MultiScalePatching((1, 2, 4), 0.2)
+    projection = layers.ContentProjection({"content": CONTENT}, WIDTH)
+    projection.build(None)
+    statistics = projection.statistics()
+    softmax = CatalogueSoftmax(dtype=dtype)
+    pool = tf.nest.map_structure(tf.stop_gradient, gaussian(tokens, mask, last, training=True))
+
+    def backward(inputs, forward):
+        def run():
+            with tf.GradientTape() as tape:
+                tape.watch(inputs)
+                outputs = forward()
+                total = tf.add_n([tf.reduce_sum(tf.square(part)) for part in outputs])
+            watched = tape.watched_variables()
+            return tape.gradient(total, [*inputs, *watched])
+
+        compiled = tf.function(run)
+        return lambda: compiled()[0].numpy()
+
+    return {
+        "multi_scale_patching": backward([tokens], lambda: [patching(tokens, mask, training=True)]),
+        "context_block": backward([tokens], lambda: [block(tokens, mask, training=True)]),
+        "gaussian_attention": backward(
+            [tokens], lambda: [gaussian(tokens, mask, last, training=True).pooled]
+        ),
+        "cluster_attention": backward(
+            [tokens], lambda: cluster(tokens, mask, last, pool, training=True)
+        ),
+        "content_projection": backward(
+            [], lambda: [projection(raw, present, standardised_by=statistics)]
+        ),
+        "catalogue_softmax": backward([queries, items], lambda: [softmax(queries, items, targets)]),
+    }
+
+
+def whole_step(batch: int, dtype: str) -> Callable:
+    """Returns the training step of both views as `fit` runs it."""
+    generator = np.random.default_rng(0)
+    content = generator.normal(size=[ITEMS, CONTENT]).astype(np.float16)
+    names = [str(row) for row in range(ITEMS)]
+    features = [ItemFeatures(name, {"t": content[row]}) for row, name in enumerate(names)]
+    catalogue = ItemCatalogue.build(names, [1] * ITEMS, features)
+    config = ModelConfig(dimension=WIDTH, num_interests=INTERESTS, max_history=HISTORY)
+    model = create_model("bivrec", config, catalogue, LossConfig(softmax_dtype=dtype), 1)
+    model.compile(optimizer=make_optimizer(TrainingConfig(), 100))
+    rows = tf.constant(generator.integers(1, ITEMS + 1, [batch, HISTORY + 1]), tf.int32)
+    inputs = {SEQUENCE: rows, IS_TARGET: rows > 0, USER: tf.range(batch, dtype=tf.int64)}
+    step = tf.function(model.train_step)
+    return lambda: step(inputs)["loss"].numpy()
+
+
+@click.command(help=__doc__)
+@click.option("--batch", "batches", multiple=True, type=int, default=(256, 1024), show_default=True)
+@click.option(
+    "--dtype",
+    "dtypes",
+    multiple=True,
+    type=click.Choice(["float32", "bfloat16"]),
+    default=("float32", "bfloat16"),
+    show_default=True,
+    help="Of the softmax over the catalogue.",
+)
+@click.option("--seconds", default=4.0, show_default=True, help="Spent on every measurement.")
+@click.option(
+    "--threads-of-an-operation",
+    default=1,
+    show_default=True,
+    help="Two views are two independent graphs: on few cores a thread for each is faster than "
+    "all threads on one operation after the other. 0: TensorFlow's choice.",
+)
+@click.option("--json", "out", type=click.Path(path_type=Path), help="Where the figures go.")
+def main(batches, dtypes, seconds, threads_of_an_operation, out) -> None:
+    """Measures and prints."""
+    cores = os.cpu_count() or 1
+    tf.config.threading.set_intra_op_parallelism_threads(threads_of_an_operation)
+    tf.config.threading.set_inter_op_parallelism_threads(cores)
+    # All cores, whichever way they are kept busy.
+    rate = machine_rate(seconds, cores if threads_of_an_operation == 1 else 1)
+    found = []
+    for batch in batches:
+        needed = arithmetic(batch)
+        for dtype in dtypes:
+            functions = {**parts(batch, dtype), "whole step": whole_step(batch, dtype)}
+            for name, function in functions.items():
+                spent = seconds_of(function, seconds)
+                share = needed[name] / spent / rate if name in needed else None
+                found.append([batch, dtype, name, spent, share])
+                shown = "" if share is None else f"{share:7.1%}"
+                each = f"{batch / spent:8.0f} sequences/s" if name == "whole step" else ""
+                click.echo(f"{batch:5} {dtype:9}{name:22}{spent * 1e3:9.2f} ms {shown} {each}")
+    click.echo(f"machine: {rate / 1e9:.0f} GFLOP/s in float32")
+    if out:
+        keys = ("batch", "softmax_dtype", "part", "seconds", "share")
+        rows = [dict(zip(keys, row, strict=True)) for row in found]
+        text = {"machine_flops": rate, "threads_of_an_operation": threads_of_an_operation}
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps({**text, "measured": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
