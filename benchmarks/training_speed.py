@@ -21,6 +21,7 @@ from pathlib import Path
 import click
 import numpy as np
 import tensorflow as tf
+import tf_keras
 
 from bivrec_tf import layers
 from bivrec_tf.catalogue import ItemCatalogue, ItemFeatures
@@ -106,7 +107,16 @@ def parts(batch: int, dtype: str) -> dict[str, Callable]:
         compiled = tf.function(run)
         return lambda: compiled()[0].numpy()
 
+    own_norm, keras_norm = (
+        layers.LayerNormalization(),
+        tf_keras.layers.LayerNormalization(epsilon=1e-6),
+    )
+    own_dropout, keras_dropout = layers.Dropout(0.2), tf_keras.layers.Dropout(0.2)
     return {
+        "layer_normalization": backward([tokens], lambda: [own_norm(tokens)]),
+        "layer_normalization, Keras": backward([tokens], lambda: [keras_norm(tokens)]),
+        "dropout": backward([tokens], lambda: [own_dropout(tokens, training=True)]),
+        "dropout, Keras": backward([tokens], lambda: [keras_dropout(tokens, training=True)]),
         "multi_scale_patching": backward([tokens], lambda: [patching(tokens, mask, training=True)]),
         "context_block": backward([tokens], lambda: [block(tokens, mask, training=True)]),
         "gaussian_attention": backward(
@@ -176,7 +186,7 @@ def main(batches, dtypes, seconds, threads_of_an_operation, out) -> None:
                 found.append([batch, dtype, name, spent, share])
                 shown = "" if share is None else f"{share:7.1%}"
                 each = f"{batch / spent:8.0f} sequences/s" if name == "whole step" else ""
-                click.echo(f"{batch:5} {dtype:9}{name:22}{spent * 1e3:9.2f} ms {shown} {each}")
+                click.echo(f"{batch:5} {dtype:9}{name:28}{spent * 1e3:9.2f} ms {shown} {each}")
     click.echo(f"machine: {rate / 1e9:.0f} GFLOP/s in float32")
     if out:
         keys = ("batch", "softmax_dtype", "part", "seconds", "share")

@@ -107,17 +107,19 @@ class ContentProjection(tf_keras.layers.Layer):
             for name in self.modalities
         }
 
+    def standardise(self, features: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+        """Returns raw features, float `[n, modalities[m]]`, standardised by `statistics`."""
+        return {
+            name: (tf.cast(features[name], tf.float32) - self._means[name]) * self._scales[name]
+            for name in self.modalities
+        }
+
     def call(self, features, presence, standardised_by=None, training=None):
+        if standardised_by is None:
+            features, standardised_by = self.standardise(features), self.statistics()
         parts = []
         for name in self.modalities:
-            if standardised_by is None:
-                raw = tf.cast(features[name], tf.float32)
-                standardised = tf.cast(
-                    (raw - self._means[name]) * self._scales[name], self.compute_dtype
-                )
-                projected = self._projections[name](standardised)
-            else:
-                projected = self._project(name, features[name], *standardised_by[name])
+            projected = self._project(name, features[name], *standardised_by[name])
             projected = self._norms[name](projected)
             present = tf.cast(presence[name], tf.bool)
             if training and self.modality_dropout:

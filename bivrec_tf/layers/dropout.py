@@ -35,8 +35,8 @@ class Dropout(tf_keras.layers.Layer):
         dropped = min(round(self.rate * _BYTE_VALUES), _BYTE_VALUES - 1)
         if not training or not dropped:
             return inputs
-        bytes_ = _random_bytes(tf.size(inputs))
-        kept = tf.reshape(bytes_ >= tf.constant(dropped, tf.uint8), tf.shape(inputs))
+        drawn = _random_bytes(tf.size(inputs))
+        kept = tf.reshape(drawn >= tf.constant(dropped, tf.uint8), tf.shape(inputs))
         scale = _BYTE_VALUES / (_BYTE_VALUES - dropped)
         return inputs * (tf.cast(kept, inputs.dtype) * tf.cast(scale, inputs.dtype))
 

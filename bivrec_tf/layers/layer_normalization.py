@@ -11,9 +11,9 @@ _EPSILON = 1e-6
 class LayerNormalization(tf_keras.layers.Layer):
     """`gamma * (x - mean) / sqrt(variance + 1e-6) + beta` over the last axis.
 
-    The same function and the same weights as Keras' layer. That one composes its gradient of a
-    dozen operations on the whole tensor, which on a CPU costs six times as much as this one
-    (`docs/benchmarks.md`). Gradients of the gradient do not exist.
+    The same function and the same weights as Keras' layer. That one leaves its gradient to be
+    composed of a dozen operations on the whole tensor; `docs/benchmarks.md` has both side by side.
+    Gradients of the gradient do not exist.
 
     Args:
       initial_gain: First value of `gamma`.

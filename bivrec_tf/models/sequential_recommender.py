@@ -139,34 +139,20 @@ class SequentialRecommender(tfrs.Model):
         # Standardised once, not in every step. The projection may come to have other statistics
         # (a warm start), so these stay with the constants that they made.
         self._standardised_by = self._content_projection.statistics()
-        # Padding aside; trained items are all that a step reads, and no step should copy them.
-        self._content, self._presence = (
-            {
-                part: {name: tf.constant(values[rows]) for name, values in every.items()}
-                for part, rows in (
-                    ("trained", trained),
-                    ("cold", slice(catalogue.num_trained + 1, None)),
-                )
-            }
-            for every in (
-                {
-                    name: self._standardise(name, values)
-                    for name, values in catalogue.content.items()
-                },
-                catalogue.presence,
+        content = self._content_projection.standardise(catalogue.content)
+        # Trained items are all that a step reads, and no step should copy them out of the others.
+        self._trained_content, self._cold_content = (
+            (
+                {name: values[rows] for name, values in content.items()},
+                {name: tf.constant(values[rows]) for name, values in catalogue.presence.items()},
             )
+            for rows in (trained, slice(catalogue.num_trained + 1, None))
         )
 
-    def _standardise(self, name: str, values: np.ndarray) -> np.ndarray:
-        mean, scale = (statistic.numpy() for statistic in self._standardised_by[name])
-        return (values - mean) * scale
-
-    def _content_vectors(self, part: str, training: bool) -> tf.Tensor:
+    def _project(self, content: tuple, training: bool) -> tf.Tensor:
+        features, presence = content
         return self._content_projection(
-            self._content[part],
-            self._presence[part],
-            standardised_by=self._standardised_by,
-            training=training,
+            features, presence, standardised_by=self._standardised_by, training=training
         )
 
     def item_table(self, view: str, rows: int, training: bool = False) -> tf.Tensor:
@@ -174,16 +160,17 @@ class SequentialRecommender(tfrs.Model):
 
         Args:
           view: `id` or `mm`.
-          rows: How many rows, padding included. Cold items are zero in the id view.
+          rows: `num_trained + 1`, which leaves out cold items, or `num_rows`. Cold items are zero
+            in the id view.
           training: Whether modalities may be dropped.
         """
         if view == ID:
-            table = self._item_embedding.table()[:rows]
+            table = self._item_embedding.table()
             return tf.pad(table, [[0, rows - tf.shape(table)[0]], [0, 0]])
-        table = self._content_vectors("trained", training)
+        table = self._project(self._trained_content, training)
         if rows > self.catalogue.num_trained + 1:
-            table = tf.concat([table, self._content_vectors("cold", training)], axis=0)
-        table = tf.pad(table, [[1, 0], [0, 0]])[:rows]
+            table = tf.concat([table, self._project(self._cold_content, training)], axis=0)
+        table = tf.pad(table, [[1, 0], [0, 0]])
         if self._retained is None:
             return table
         own_rows, vectors = self._retained
