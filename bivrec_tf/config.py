@@ -111,6 +111,11 @@ class TrainingConfig(StrictModel):
     positions_per_sequence: int | None = Field(
         None, ge=1, description="Positions of a sequence drawn for the loss; none: all."
     )
+    item_initialisation: Literal["co_occurrence", "random"] = Field(
+        "co_occurrence",
+        description="Where item vectors start: from which items stand near one another in training "
+        "histories (the multimodal view: from what content says of that), or at random.",
+    )
     learning_rate: float = Field(2e-3, gt=0, description="The highest, after the warm-up.")
     learning_rate_warmup_steps: int = Field(
         200,

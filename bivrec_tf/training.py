@@ -18,6 +18,7 @@ from bivrec_tf.config import TrainingConfig
 from bivrec_tf.errors import BivrecError, ConfigError
 from bivrec_tf.evaluation import SELECTION_METRIC, RankingEvaluator
 from bivrec_tf.models import SequentialRecommender
+from bivrec_tf.models.sequential_recommender import SEQUENCE
 
 logger = logging.getLogger(__name__)
 """Tells of every finished epoch in one line."""
@@ -310,6 +311,12 @@ def fit(
     evaluator = RankingEvaluator(model)
     progress = _Progress(evaluator, validation_data, config.early_stopping_patience, path)
     first_epoch = progress.attach(model, resume)
+    if config.item_initialisation == "co_occurrence" and int(model.optimizer.iterations) == 0:
+        model.start_from_co_occurrence(
+            (batch[SEQUENCE].numpy() for batch in training_data),
+            content=config.warm_start is None,
+            seed=config.seed,
+        )
     if verbose is None:
         verbose = 1 if sys.stdout.isatty() else 2
     extra = list(callbacks)

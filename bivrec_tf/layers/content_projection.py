@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tf_keras
 
@@ -100,6 +101,22 @@ class ContentProjection(tf_keras.layers.Layer):
                 tf.where(variance > 1e-12, tf.math.rsqrt(variance + 1e-12), tf.ones([size]))
             )
 
+    def start_from(self, kernels: Mapping[str, np.ndarray]) -> None:
+        """Sets the first weights: each modality by its kernel, and their mean as the output.
+
+        Args:
+          kernels: float `[modalities[m], dimension]`; modalities without one stay as they are.
+        """
+        if not self.built:
+            self.build(None)
+        share = np.eye(self.dimension) / len(self.modalities) ** 0.5
+        if not self._output.built:
+            with tf.name_scope(self._output.name):
+                self._output.build([None, len(self.modalities) * self.dimension])
+        self._output.kernel.assign(np.tile(share, [len(self.modalities), 1]))
+        for name, kernel in kernels.items():
+            self._layer(name).kernel.assign(kernel)
+
     def statistics(self) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
         """Returns mean and scale of the standardisation, float32 `[modalities[m]]`, by modality."""
         return {
@@ -134,11 +151,7 @@ class ContentProjection(tf_keras.layers.Layer):
         The difference goes into the weights, so that nothing is computed on the whole features but
         the product.
         """
-        layer = self._projections[name]
-        if not layer.built:
-            # As Keras names what a layer builds when it is called.
-            with tf.name_scope(layer.name):
-                layer.build([None, self.modalities[name]])
+        layer = self._layer(name)
         kernel = tf.cast(layer.kernel, tf.float32)
         stretch = (self._scales[name] / scale)[:, tf.newaxis]
         shift = (mean - self._means[name]) * self._scales[name]
@@ -147,6 +160,15 @@ class ContentProjection(tf_keras.layers.Layer):
             tf.cast(features, self.compute_dtype), tf.cast(stretch * kernel, self.compute_dtype)
         )
         return product + tf.cast(bias, self.compute_dtype)
+
+    def _layer(self, name: str) -> tf_keras.layers.Dense:
+        """The dense layer of a modality, built."""
+        layer = self._projections[name]
+        if not layer.built:
+            # As Keras names what a layer builds when it is called.
+            with tf.name_scope(layer.name):
+                layer.build([None, self.modalities[name]])
+        return layer
 
     def get_config(self):
         return {

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tf_keras
 
@@ -39,6 +40,12 @@ class ItemEmbedding(tf_keras.layers.Layer):
             initializer=tf_keras.initializers.RandomNormal(stddev=self.dimension**-0.5),
         )
         super().build(input_shape)
+
+    def start_from(self, vectors: np.ndarray) -> None:
+        """Sets the first vectors of all items, float `[num_items, dimension]`."""
+        if not self.built:
+            self.build(None)
+        self.embeddings.assign(vectors)
 
     def table(self) -> tf.Tensor:
         """Returns all vectors, padding first: float `[num_items + 1, dimension]`."""

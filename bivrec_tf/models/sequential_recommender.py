@@ -1,6 +1,6 @@
 """What every model here shares: item vectors, views, two losses, calibration and the index."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ import tensorflow_recommenders as tfrs
 import tf_keras
 
 from bivrec_tf.catalogue import ItemCatalogue
+from bivrec_tf.co_occurrence import co_occurrence_vectors, content_kernels
 from bivrec_tf.config import LossConfig, ModelConfig
 from bivrec_tf.errors import ConfigError
 from bivrec_tf.features import VIEWS
@@ -180,6 +181,31 @@ class SequentialRecommender(tfrs.Model):
             tf.boolean_mask(own_rows, inside)[:, tf.newaxis],
             tf.cast(tf.boolean_mask(vectors, inside), table.dtype),
         )
+
+    def start_from_co_occurrence(
+        self, sequences: Iterable[np.ndarray], content: bool = True, seed: int = 0
+    ) -> None:
+        """Gives items first vectors that tell near which others they stand; before training.
+
+        The id view has these vectors themselves, the multimodal view what content says of them.
+
+        Args:
+          sequences: Batches of training histories, int `[n, L]`, 0 for padding.
+          content: Whether the multimodal view takes part.
+          seed: Of what is drawn.
+        """
+        trained = self.catalogue.num_trained
+        vectors = co_occurrence_vectors(sequences, trained, self.config.dimension, seed=seed)
+        if ID in self.config.views:
+            self._item_embedding.start_from(vectors)
+        if MM in self.config.views and content:
+            features, presence = (
+                {name: part[name].numpy() for name in part} for part in self._trained_content
+            )
+            counts = self.catalogue.counts[1 : trained + 1]
+            self._content_projection.start_from(
+                content_kernels(features, presence, vectors, counts)
+            )
 
     def retain_item_vectors(self, rows: np.ndarray, vectors: np.ndarray) -> None:
         """Gives items whose content is gone the multimodal vectors that they had.
