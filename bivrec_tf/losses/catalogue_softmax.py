@@ -16,13 +16,15 @@ class CatalogueSoftmax:
     chunk, `[chunk_rows, K, items]`, are all that is ever in memory, and none is computed twice.
     The price is that gradients of the gradient do not exist.
 
-    Interests are taken one after the other rather than as one tensor: that is what the memory
-    bandwidth of a CPU prefers, and of equal scores the first interest has the gradient.
+    Under `logsumexp` every interest has a softmax of its own, and the probability of an item is
+    their mean, weighted by their normalisers: that takes one exponential of every score and no
+    comparison between interests. Under `max` interests are taken one after the other, which is
+    what the memory bandwidth of a CPU prefers; of equal scores the first interest has the gradient.
 
     Args:
       readout: How K interest scores of an item become one: `max`, as at serving, or its smooth
         upper bound `logsumexp`.
-      chunk_rows: Rows whose scores are in memory at once.
+      chunk_rows: Scores of so many interests are in memory at once; at least those of one row.
       dtype: Of the matrix products and what goes into them. Scores are normalised, and gradients
         added up, in float32.
 
@@ -66,29 +68,19 @@ class CatalogueSoftmax:
 
     def _loss_and_gradients(self, queries, items, targets):
         rows, interests, dimension = tf.shape(queries)[0], queries.shape[1], queries.shape[2]
-        chunks = -(-rows // self.chunk_rows)
-        mean = 1.0 / tf.cast(tf.maximum(rows, 1), tf.float32)
+        chunk_rows = max(1, self.chunk_rows // interests)
+        chunks = -(-rows // chunk_rows)
         items_cast = tf.cast(items, self.dtype)
+        of_chunk = self._mixture if self.readout == "logsumexp" else self._maximum
 
         def one_chunk(index, loss, query_gradients, item_gradient):
-            start = index * self.chunk_rows
-            stop = tf.minimum(start + self.chunk_rows, rows)
-            chunk = tf.unstack(tf.cast(queries[start:stop], self.dtype), axis=1)
-            logits = [tf.matmul(query, items_cast, transpose_b=True) for query in chunk]
-            scores = self._read_out(logits)
-            probabilities = tf.nn.softmax(tf.cast(scores, tf.float32))
-            where = tf.stack([tf.range(stop - start), targets[start:stop]], axis=1)
-            of_targets = tf.maximum(tf.gather_nd(probabilities, where), _SMALLEST)
-            loss -= mean * tf.reduce_sum(tf.math.log(of_targets))
-            by_score = tf.tensor_scatter_nd_sub(probabilities, where, tf.ones([stop - start]))
-            by_score = tf.cast(by_score, self.dtype)
-            query_gradient = []
-            for query, by_logit in zip(chunk, self._shares(logits, scores, by_score), strict=True):
-                query_gradient.append(tf.cast(tf.matmul(by_logit, items_cast), tf.float32))
-                of_items = tf.matmul(by_logit, query, transpose_a=True)
-                item_gradient += mean * tf.cast(of_items, tf.float32)
-            query_gradients = query_gradients.write(index, mean * tf.stack(query_gradient, axis=1))
-            return index + 1, loss, query_gradients, item_gradient
+            start = index * chunk_rows
+            stop = tf.minimum(start + chunk_rows, rows)
+            of_queries, of_items, of_loss = of_chunk(
+                queries[start:stop], items, items_cast, targets[start:stop]
+            )
+            query_gradients = query_gradients.write(index, of_queries)
+            return index + 1, loss + of_loss, query_gradients, item_gradient + of_items
 
         query_gradients = tf.TensorArray(
             tf.float32,
@@ -103,23 +95,52 @@ class CatalogueSoftmax:
             parallel_iterations=1,
         )
         query_gradient = tf.cond(chunks > 0, query_gradients.concat, lambda: tf.zeros_like(queries))
-        return loss, query_gradient, item_gradient
+        mean = 1.0 / tf.cast(tf.maximum(rows, 1), tf.float32)
+        return mean * loss, mean * query_gradient, mean * item_gradient
 
-    def _read_out(self, logits):
-        """Reduces the scores of K interests, each `[rows, items]`, to one."""
-        highest = functools.reduce(tf.maximum, logits)
-        if self.readout == "max":
-            return highest
-        return highest + tf.math.log(tf.add_n([tf.exp(each - highest) for each in logits]))
+    def _mixture(self, queries, items, items_cast, targets):
+        """Gradients and loss, summed over rows, under `logsumexp`."""
+        interests, dimension = queries.shape[1], queries.shape[2]
+        flat = tf.reshape(queries, [-1, dimension])
+        logits = tf.matmul(tf.cast(flat, self.dtype), items_cast, transpose_b=True)
+        logits = tf.cast(logits, tf.float32)
+        highest = tf.reduce_max(logits, axis=1, keepdims=True)
+        weights = tf.exp(logits - highest)
+        total = tf.reduce_sum(weights, axis=1, keepdims=True)
+        log_normaliser = tf.reshape(highest + tf.math.log(total), [-1, interests])
+        # The sums of the products are scaled, not the scores: a row is far shorter than those.
+        share = tf.reshape(tf.nn.softmax(log_normaliser), [-1, 1]) / total
+        weights = tf.cast(weights, self.dtype)
+        of_queries = share * tf.cast(tf.matmul(weights, items_cast), tf.float32)
+        scaled = tf.cast(share * flat, self.dtype)
+        of_items = tf.cast(tf.matmul(weights, scaled, transpose_a=True), tf.float32)
+        # And the target's part, which is a vector for a row.
+        wanted = tf.gather(items, targets)
+        of_target = tf.einsum("nkd,nd->nk", queries, wanted)
+        posterior = tf.nn.softmax(of_target)
+        of_queries = tf.reshape(of_queries, tf.shape(queries))
+        of_queries -= posterior[:, :, tf.newaxis] * wanted[:, tf.newaxis]
+        of_items = tf.tensor_scatter_nd_sub(
+            of_items, targets[:, tf.newaxis], tf.einsum("nk,nkd->nd", posterior, queries)
+        )
+        loss = tf.reduce_logsumexp(log_normaliser, axis=1) - tf.reduce_logsumexp(of_target, axis=1)
+        return of_queries, of_items, tf.reduce_sum(loss)
 
-    def _shares(self, logits, scores, by_score):
-        """Yields the derivative by each interest's logits, from that by the scores."""
-        if self.readout == "logsumexp":
-            yield from (by_score * tf.exp(each - scores) for each in logits)
-            return
-        remaining = by_score
-        for each in logits[:-1]:
+    def _maximum(self, queries, items, items_cast, targets):
+        """Gradients and loss, summed over rows, under `max`."""
+        chunk = tf.unstack(tf.cast(queries, self.dtype), axis=1)
+        logits = [tf.matmul(query, items_cast, transpose_b=True) for query in chunk]
+        scores = functools.reduce(tf.maximum, logits)
+        probabilities = tf.nn.softmax(tf.cast(scores, tf.float32))
+        count = tf.shape(targets)[0]
+        where = tf.stack([tf.range(count), targets], axis=1)
+        of_targets = tf.maximum(tf.gather_nd(probabilities, where), _SMALLEST)
+        by_score = tf.tensor_scatter_nd_sub(probabilities, where, tf.ones([count]))
+        remaining = tf.cast(by_score, self.dtype)
+        of_queries, of_items = [], tf.zeros_like(items)
+        for query, each in zip(chunk, logits, strict=True):
             share = tf.where(each >= scores, remaining, tf.zeros([], remaining.dtype))
             remaining -= share
-            yield share
-        yield remaining
+            of_queries.append(tf.cast(tf.matmul(share, items_cast), tf.float32))
+            of_items += tf.cast(tf.matmul(share, query, transpose_a=True), tf.float32)
+        return tf.stack(of_queries, axis=1), of_items, -tf.reduce_sum(tf.math.log(of_targets))
