@@ -196,13 +196,15 @@ def main(
     try:
         prepared = prepare(root / name, sequences, cache, uses_content(model_name))
         tf_keras.utils.set_random_seed(seed)
-        model = create_model(
-            model_name,
-            config,
-            prepared.catalogue,
-            options.loss,
-            options.positions_per_sequence,
-        )
+        training.set_precision(options)
+        with training.device_strategy(options).scope():
+            model = create_model(
+                model_name,
+                config,
+                prepared.catalogue,
+                options.loss,
+                options.positions_per_sequence,
+            )
     except BivrecError as error:
         click.echo(f"skipped: {error}", err=True)
         sys.exit(4)
@@ -253,8 +255,8 @@ def main(
         "seconds_with_evaluation": elapsed,
         "windows_per_second": len(prepared.windows) * len(curve) / max(spent, 1e-9),
         "curve": curve,
-        "id_weight": float(model.id_weight),
-        "cold_offset": float(model.cold_offset),
+        "id_weight": float(model.id_weight.numpy()),
+        "cold_offset": float(model.cold_offset.numpy()),
     }
     weights = {"": None}
     if model.has_both_views:

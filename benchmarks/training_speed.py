@@ -91,7 +91,8 @@ def parts(batch: int, dtype: str) -> dict[str, Callable]:
     patching = layers.MultiScalePatching((1, 2, 4), 0.2)
     projection = layers.ContentProjection({"content": CONTENT}, WIDTH)
     projection.build(None)
-    statistics = projection.statistics()
+    projection.adapt(raw, present)
+    whitened = projection.whiten(raw)
     softmax = CatalogueSoftmax(dtype=dtype)
     pool = tf.nest.map_structure(tf.stop_gradient, gaussian(tokens, mask, last, training=True))
 
@@ -126,7 +127,7 @@ def parts(batch: int, dtype: str) -> dict[str, Callable]:
             [tokens], lambda: cluster(tokens, mask, last, pool, training=True)
         ),
         "content_projection": backward(
-            [], lambda: [projection(raw, present, standardised_by=statistics)]
+            [], lambda: [projection(whitened, present, whitened=True)]
         ),
         "catalogue_softmax": backward([queries, items], lambda: [softmax(queries, items, targets)]),
     }

@@ -147,6 +147,15 @@ class TrainingConfig(StrictModel):
         description="Version folder of another catalogue's exported model: its multimodal view is "
         "where this one starts.",
     )
-    mixed_precision: bool = Field(False, description="float16 compute with float32 weights.")
+    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = Field(
+        "float32",
+        description="Keras' policy: what layers compute in, with float32 weights. On processors "
+        "that multiply bfloat16 natively, mixed_bfloat16 makes a step about a fifth shorter.",
+    )
+    strategy: Literal["one_device", "mirrored"] = Field(
+        "one_device",
+        description="mirrored: a copy of the model on every visible GPU, or CPU device, each with "
+        "its part of every batch.",
+    )
     seed: int = Field(0, ge=0)
     loss: LossConfig = LossConfig()

@@ -55,6 +55,8 @@ class RankingEvaluator:
         self._model = model
         self._filter_seen = filter_seen
         self._index = model.build_index()
+        # Not in `evaluate`: Keras calls that within the scope of the devices' strategy.
+        self._metrics = ranking_metrics()
         # Shapes are told beforehand: batches differ in both, and a trace costs many batches.
         rows, weight = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([], tf.float32)
         self._rank_batch = tf.function(self._ranks, input_signature=[rows, rows, weight])
@@ -118,11 +120,12 @@ class RankingEvaluator:
         Returns:
           Values by name, such as `ndcg_at_10`.
         """
-        metrics = ranking_metrics()
+        for metric in self._metrics:
+            metric.reset_state()
         for ranks in self.ranks(batches, id_weight):
-            for metric in metrics:
+            for metric in self._metrics:
                 metric.update_state(ranks)
-        values = {metric.name: float(metric.result()) for metric in metrics}
+        values = {metric.name: float(metric.result()) for metric in self._metrics}
         if coverage:
             values.update(self.coverage(batches, id_weight))
         return values
@@ -182,7 +185,7 @@ class RankingEvaluator:
             model.id_weight.assign(max(weights, key=lambda weight: measure([NDCG(10)], weight)[0]))
         if "mm" not in model.config.views:
             return
-        id_weight = float(model.id_weight)
+        id_weight = float(model.id_weight.numpy())
         is_cold = self._cold_items()
         warm = (tf.range(model.num_rows) > 0) & ~is_cold
         available = tf.constant(~model.catalogue.retired)
@@ -198,9 +201,9 @@ class RankingEvaluator:
             logger.warning(
                 "cold items keep the offset %.1f: no trained item was found in validation, so "
                 "nothing tells what they would cost",
-                float(model.cold_offset),
+                float(model.cold_offset.numpy()),
             )
-            low = high = float(model.cold_offset)
+            low = high = float(model.cold_offset.numpy())
         while high - low > _OFFSET_PRECISION:
             middle = (low + high) / 2
             self._index.set_items(offsets=tf.where(is_cold, middle, 0.0))

@@ -85,7 +85,7 @@ class WarmUpAndDecay(tf_keras.optimizers.schedules.LearningRateSchedule):
 def make_optimizer(
     config: TrainingConfig, steps_per_epoch: int | None = None
 ) -> tf_keras.optimizers.Optimizer:
-    """Returns AdamW with a global gradient norm, loss-scaled under mixed precision.
+    """Returns AdamW with a global gradient norm, loss-scaled under float16.
 
     Args:
       config: Its learning rate, decay, clipping and precision.
@@ -104,15 +104,26 @@ def make_optimizer(
     optimizer.exclude_from_weight_decay(
         var_names=["bias", "gamma", "beta", "mean", "raw_scale", "scale_weight", "offset"]
     )
-    if config.mixed_precision:
+    if config.precision == "mixed_float16":
         return tf_keras.mixed_precision.LossScaleOptimizer(optimizer)
     return optimizer
 
 
 def set_precision(config: TrainingConfig) -> None:
     """Sets the process's Keras dtype policy; call before the model is built."""
-    policy = "mixed_float16" if config.mixed_precision else "float32"
-    tf_keras.mixed_precision.set_global_policy(policy)
+    tf_keras.mixed_precision.set_global_policy(config.precision)
+
+
+def device_strategy(config: TrainingConfig) -> tf.distribute.Strategy:
+    """Returns the strategy in whose scope the model is to be built.
+
+    `mirrored` takes all visible GPUs; where there are none, all logical CPU devices.
+    """
+    if config.strategy == "one_device":
+        return tf.distribute.get_strategy()
+    kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
+    devices = [device.name for device in tf.config.list_logical_devices(kind)]
+    return tf.distribute.MirroredStrategy(devices)
 
 
 class _Progress(tf_keras.callbacks.Callback):
@@ -155,6 +166,8 @@ class _Progress(tf_keras.callbacks.Callback):
             return 0
         state = json.loads(state_file.read_text())
         latest.restore(str(self._directory / "latest" / state["checkpoint"])).assert_consumed()
+        # Of the restored statistics: the same but for the rounding of this machine.
+        model.prepare_content()
         self.history, self.best_epoch = state["history"], state["best_epoch"]
         self._best_checkpoint = state["best_checkpoint"]
         return len(self.history)
@@ -277,7 +290,8 @@ def fit(
     chosen on validation.
 
     Args:
-      model: A model that is not compiled, or that was compiled with an optimizer to keep.
+      model: A model that is not compiled, or that was compiled with an optimizer to keep. Built in
+        the scope of a `device_strategy`, it is trained on that strategy's devices.
       training_data: Batches of `data.training_batches`.
       validation_data: Batches of `data.evaluation_batches`.
       config: Epochs, optimizer, patience.
@@ -301,17 +315,20 @@ def fit(
         # stepping over it, which moves the optimizer's count of steps.
         steps = int(training_data.reduce(0, lambda count, _: count + 1))
         training_data = training_data.apply(tf.data.experimental.assert_cardinality(steps))
-    if getattr(model, "optimizer", None) is None:
-        model.compile(optimizer=make_optimizer(config, steps))
-    model.build_variables()
-    model.optimizer.build(model.trainable_variables)
+    strategy = model.distribute_strategy
+    with strategy.scope():
+        if getattr(model, "optimizer", None) is None:
+            model.compile(optimizer=make_optimizer(config, steps))
+        # As a replica: only there do metrics that are kept for each of them take values.
+        strategy.run(model.build_variables)
+        model.optimizer.build(model.trainable_variables)
     path = None if directory is None else Path(directory)
     if path is not None:
         _claim(path, model, config, resume)
     evaluator = RankingEvaluator(model)
     progress = _Progress(evaluator, validation_data, config.early_stopping_patience, path)
     first_epoch = progress.attach(model, resume)
-    if config.item_initialisation == "co_occurrence" and int(model.optimizer.iterations) == 0:
+    if config.item_initialisation == "co_occurrence" and model.optimizer.iterations.numpy() == 0:
         model.start_from_co_occurrence(
             (batch[SEQUENCE].numpy() for batch in training_data),
             content=config.warm_start is None,

@@ -82,6 +82,7 @@ def warm_start(
         else:
             variable.assign(values)
             report.loaded.append(name)
+    model.prepare_content()
     fits = sum(name.startswith(_TOWER) for name in report.loaded)
     unfit = [name for name in report.not_loaded if name.startswith(_TOWER)]
     if fits <= len(unfit):
@@ -124,7 +125,7 @@ def _common_modalities(model, saved, encoders, report) -> set[str]:
 def _modality_of(weight: str, modalities: Mapping[str, int]) -> str | None:
     """The modality that a weight belongs to alone, if it does."""
     for name in modalities:
-        own = (f"missing_{name}", f"mean_{name}", f"scale_{name}")
+        own = (f"missing_{name}", f"mean_{name}", f"whitening_{name}")
         layers = (f"{_PROJECTION}project_{name}/", f"{_PROJECTION}norm_{name}/")
         if weight in own or weight.startswith(layers):
             return name

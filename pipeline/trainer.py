@@ -131,12 +131,13 @@ def run_fn(fn_args: FnArgs) -> None:
     items = read_item_features(matching_files(patterns, "item features")) if patterns else ()
     catalogue = ItemCatalogue.build(trained, counts, items)
 
-    model = BiVRec(
-        model_config,
-        catalogue,
-        training_config.loss,
-        training_config.positions_per_sequence,
-    )
+    with training.device_strategy(training_config).scope():
+        model = BiVRec(
+            model_config,
+            catalogue,
+            training_config.loss,
+            training_config.positions_per_sequence,
+        )
     encoders = {
         name: {"encoder": part["encoder"], "fingerprint": part["fingerprint"]}
         for name, part in (read_modalities(custom[ITEM_FEATURES_URI]) if patterns else {}).items()

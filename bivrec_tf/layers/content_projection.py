@@ -10,13 +10,26 @@ import tf_keras
 from bivrec_tf.layers.layer_normalization import LayerNormalization
 
 
+# Features of more values than this keep their strongest directions.
+_MOST_COMPONENTS = 256
+# Share of the mean variance that is added to every direction's, so that the weakest ones, mostly
+# noise, are not blown up to the size of the others.
+_FLOOR = 0.01
+# Rows whose float64 copies are in memory at once.
+_ROWS_AT_ONCE = 8192
+
+
 class ContentProjection(tf_keras.layers.Layer):
     """Frozen content features of an item, of any modalities, to one trained vector.
 
-    `e(v) = LayerNorm(W_o concat_m( present ? LayerNorm(W_m f_m(v)) : u_m ))`, where `f_m` is
-    standardised with statistics of the catalogue and `u_m` is a learned "missing" vector. Nothing
+    `e(v) = LayerNorm(W_o concat_m( present ? LayerNorm(W_m s(f_m(v))) : u_m ))`, where `s` whitens
+    features with statistics of the catalogue and `u_m` is a learned "missing" vector. Nothing
     here depends on an item's id: two items with the same content have the same vector, and items
     that training never saw have one too.
+
+    Whitening (`s(f) = (f - mean) V (S + floor)^-1/2`, of the covariance `V S V'`; at most 256
+    directions) lets the projection learn from every direction of the features alike: those of
+    stock encoders have nearly all of their variance in a few (`docs/decisions/0009`).
 
     Args:
       modalities: Feature dimension of every modality, by name.
@@ -25,8 +38,7 @@ class ContentProjection(tf_keras.layers.Layer):
       **kwargs: Passed to the base class.
 
     Inputs: `features`, a float `[n, modalities[m]]` for every modality `m`; `presence`, a bool
-      `[n]` for every modality; `standardised_by`, the `statistics` by which the features have been
-      standardised already, none where they are raw.
+      `[n]` for every modality; `whitened`, whether the features come from `whiten` already.
     Output shape: float `[n, dimension]`.
 
     Example:
@@ -44,14 +56,14 @@ class ContentProjection(tf_keras.layers.Layer):
         modality_dropout: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        # Raw features are of any size and are standardised in float32: Keras must not cast them.
+        # Raw features are of any size and are whitened in float32: Keras must not cast them.
         super().__init__(autocast=False, **kwargs)
         # Sorted: the concatenation must not depend on the order in which a mapping was written.
         self.modalities = dict(sorted(modalities.items()))
         self.dimension = dimension
         self.modality_dropout = modality_dropout
         self._means: dict[str, tf.Variable] = {}
-        self._scales: dict[str, tf.Variable] = {}
+        self._whitenings: dict[str, tf.Variable] = {}
         self._missing: dict[str, tf.Variable] = {}
         self._projections = {
             name: tf_keras.layers.Dense(dimension, name=f"project_{name}")
@@ -64,15 +76,13 @@ class ContentProjection(tf_keras.layers.Layer):
 
     def build(self, input_shape):
         for name, size in self.modalities.items():
-            self._means[name], self._scales[name] = (
-                self.add_weight(
-                    f"{statistic}_{name}",
-                    [size],
-                    initializer=initializer,
-                    trainable=False,
-                    experimental_autocast=False,
-                )
-                for statistic, initializer in (("mean", "zeros"), ("scale", "ones"))
+            components = min(size, _MOST_COMPONENTS)
+            frozen = {"trainable": False, "experimental_autocast": False}
+            self._means[name] = self.add_weight(
+                f"mean_{name}", [size], initializer="zeros", **frozen
+            )
+            self._whitenings[name] = self.add_weight(
+                f"whitening_{name}", [size, components], initializer="identity", **frozen
             )
             self._missing[name] = self.add_weight(
                 f"missing_{name}",
@@ -82,7 +92,7 @@ class ContentProjection(tf_keras.layers.Layer):
         super().build(input_shape)
 
     def adapt(self, features: Mapping[str, Any], presence: Mapping[str, Any]) -> None:
-        """Sets the standardisation from the catalogue's present features.
+        """Sets the whitening from the catalogue's present features.
 
         Args:
           features: float `[n, modalities[m]]` for every modality `m`.
@@ -90,22 +100,19 @@ class ContentProjection(tf_keras.layers.Layer):
         """
         if not self.built:
             self.build(None)
-        for name, size in self.modalities.items():
-            present = tf.boolean_mask(tf.cast(features[name], tf.float32), presence[name])
-            if present.shape[0] == 0:
+        for name in self.modalities:
+            present = np.asarray(features[name], np.float32)[np.asarray(presence[name], bool)]
+            if not len(present):
                 continue
-            mean, variance = tf.nn.moments(present, axes=[0])
+            mean, whitening = _whitening(present, self._whitenings[name].shape[1])
             self._means[name].assign(mean)
-            # A feature that never varies carries nothing: centre it, do not blow it up.
-            self._scales[name].assign(
-                tf.where(variance > 1e-12, tf.math.rsqrt(variance + 1e-12), tf.ones([size]))
-            )
+            self._whitenings[name].assign(whitening)
 
     def start_from(self, kernels: Mapping[str, np.ndarray]) -> None:
         """Sets the first weights: each modality by its kernel, and their mean as the output.
 
         Args:
-          kernels: float `[modalities[m], dimension]`; modalities without one stay as they are.
+          kernels: float `[r, dimension]`, for features from `whiten`; modalities without one stay as they are.
         """
         if not self.built:
             self.build(None)
@@ -117,26 +124,21 @@ class ContentProjection(tf_keras.layers.Layer):
         for name, kernel in kernels.items():
             self._layer(name).kernel.assign(kernel)
 
-    def statistics(self) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
-        """Returns mean and scale of the standardisation, float32 `[modalities[m]]`, by modality."""
+    def whiten(self, features: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+        """Returns raw features, float `[n, modalities[m]]`, whitened, float32 `[n, r]`."""
         return {
-            name: (tf.identity(self._means[name]), tf.identity(self._scales[name]))
+            name: tf.matmul(
+                tf.cast(features[name], tf.float32) - self._means[name], self._whitenings[name]
+            )
             for name in self.modalities
         }
 
-    def standardise(self, features: Mapping[str, Any]) -> dict[str, tf.Tensor]:
-        """Returns raw features, float `[n, modalities[m]]`, standardised by `statistics`."""
-        return {
-            name: (tf.cast(features[name], tf.float32) - self._means[name]) * self._scales[name]
-            for name in self.modalities
-        }
-
-    def call(self, features, presence, standardised_by=None, training=None):
-        if standardised_by is None:
-            features, standardised_by = self.standardise(features), self.statistics()
+    def call(self, features, presence, whitened=False, training=None):
+        if not whitened:
+            features = self.whiten(features)
         parts = []
         for name in self.modalities:
-            projected = self._project(name, features[name], *standardised_by[name])
+            projected = self._layer(name)(tf.cast(features[name], self.compute_dtype))
             projected = self._norms[name](projected)
             present = tf.cast(presence[name], tf.bool)
             if training and self.modality_dropout:
@@ -145,29 +147,13 @@ class ContentProjection(tf_keras.layers.Layer):
             parts.append(tf.where(present[:, tf.newaxis], projected, missing))
         return self._output_norm(self._output(tf.concat(parts, axis=-1)))
 
-    def _project(self, name, features, mean, scale):
-        """Projects features that were standardised before, by other statistics or the same.
-
-        The difference goes into the weights, so that nothing is computed on the whole features but
-        the product.
-        """
-        layer = self._layer(name)
-        kernel = tf.cast(layer.kernel, tf.float32)
-        stretch = (self._scales[name] / scale)[:, tf.newaxis]
-        shift = (mean - self._means[name]) * self._scales[name]
-        bias = tf.cast(layer.bias, tf.float32) + tf.linalg.matvec(kernel, shift, transpose_a=True)
-        product = tf.matmul(
-            tf.cast(features, self.compute_dtype), tf.cast(stretch * kernel, self.compute_dtype)
-        )
-        return product + tf.cast(bias, self.compute_dtype)
-
     def _layer(self, name: str) -> tf_keras.layers.Dense:
         """The dense layer of a modality, built."""
         layer = self._projections[name]
         if not layer.built:
             # As Keras names what a layer builds when it is called.
             with tf.name_scope(layer.name):
-                layer.build([None, self.modalities[name]])
+                layer.build([None, self._whitenings[name].shape[1]])
         return layer
 
     def get_config(self):
@@ -177,3 +163,22 @@ class ContentProjection(tf_keras.layers.Layer):
             "dimension": self.dimension,
             "modality_dropout": self.modality_dropout,
         }
+
+
+def _whitening(features: np.ndarray, components: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the mean `[d]` of features `[n, d]`, and the matrix `[d, components]`."""
+    mean = features.mean(axis=0, dtype=np.float64)
+    covariance = np.zeros([features.shape[1]] * 2)
+    for start in range(0, len(features), _ROWS_AT_ONCE):
+        centred = features[start : start + _ROWS_AT_ONCE].astype(np.float64) - mean
+        covariance += centred.T @ centred / len(features)
+    variances, directions = np.linalg.eigh(covariance)
+    strongest = np.argsort(-variances)[:components]
+    variances = np.maximum(variances[strongest], 0.0)
+    # Features that never vary carry nothing: they are centred, and not blown up.
+    floor = _FLOOR * variances.mean() or 1.0
+    matrix = directions[:, strongest] / np.sqrt(variances + floor)
+    # A direction is one up to its sign; the same one everywhere.
+    largest = np.argmax(np.abs(matrix), axis=0)
+    matrix *= np.sign(matrix[largest, np.arange(components)])
+    return mean.astype(np.float32), matrix.astype(np.float32)

@@ -137,24 +137,29 @@ class SequentialRecommender(tfrs.Model):
             {name: values[trained] for name, values in catalogue.content.items()},
             {name: values[trained] for name, values in catalogue.presence.items()},
         )
-        # Standardised once, not in every step. The projection may come to have other statistics
-        # (a warm start), so these stay with the constants that they made.
-        self._standardised_by = self._content_projection.statistics()
-        content = self._content_projection.standardise(catalogue.content)
+        self.prepare_content()
+
+    def prepare_content(self) -> None:
+        """Whitens the content of all items by the projection's present statistics.
+
+        Once, and not in every step: whoever gives the projection other statistics calls this.
+        """
+        if MM not in self.config.views:
+            return
+        catalogue = self.catalogue
+        content = self._content_projection.whiten(catalogue.content)
         # Trained items are all that a step reads, and no step should copy them out of the others.
+        first_cold = catalogue.num_trained + 1
         self._trained_content, self._cold_content = (
             (
                 {name: values[rows] for name, values in content.items()},
                 {name: tf.constant(values[rows]) for name, values in catalogue.presence.items()},
             )
-            for rows in (trained, slice(catalogue.num_trained + 1, None))
+            for rows in (slice(1, first_cold), slice(first_cold, None))
         )
 
     def _project(self, content: tuple, training: bool) -> tf.Tensor:
-        features, presence = content
-        return self._content_projection(
-            features, presence, standardised_by=self._standardised_by, training=training
-        )
+        return self._content_projection(*content, whitened=True, training=training)
 
     def item_table(self, view: str, rows: int, training: bool = False) -> tf.Tensor:
         """Returns the vectors of a view's first rows, padding (zero) first: `[rows, D]`.
@@ -317,8 +322,7 @@ class SequentialRecommender(tfrs.Model):
     def compute_loss(self, inputs, training=False):
         """Computes the multi-task objective; `docs/model.md`, sections 3 and 4."""
         history, labels = inputs[SEQUENCE][:, :-1], inputs[SEQUENCE][:, 1:]
-        wanted = inputs[IS_TARGET][:, 1:] & (history > 0) & (labels > 0)
-        drawn, has_target = draw_positions(wanted, self.positions_per_sequence)
+        drawn, has_target = draw_positions(self._wanted(inputs), self.positions_per_sequence)
         targets = tf.boolean_mask(tf.gather(labels, drawn, batch_dims=1), has_target) - 1
         # And the last position, which stands for the window in the cross-view loss.
         last = tf.fill([tf.shape(history)[0], 1], tf.shape(history)[1] - 1)
@@ -341,6 +345,12 @@ class SequentialRecommender(tfrs.Model):
             total += self.cross_view_loss(found, inputs[USER])
         self._trackers["loss"].update_state(total)
         return total
+
+    @staticmethod
+    def _wanted(inputs) -> tf.Tensor:
+        """Which positions of the history have a next item to predict, bool `[batch, length]`."""
+        rows = inputs[SEQUENCE]
+        return inputs[IS_TARGET][:, 1:] & (rows[:, :-1] > 0) & (rows[:, 1:] > 0)
 
     def _task_loss(self, queries, items, targets):
         if self.config.readout == "target":
@@ -366,16 +376,27 @@ class SequentialRecommender(tfrs.Model):
         self._trackers[f"{view}_interest_cosine"].update_state(off_diagonal)
 
     def train_step(self, inputs):
-        """One step: as in `tfrs.Model`, with loss scaling under mixed precision."""
+        """One step: as in `tfrs.Model`, with loss scaling under float16."""
         scales = isinstance(self.optimizer, tf_keras.mixed_precision.LossScaleOptimizer)
+        share = self._share_of_replica(inputs)
         with tf.GradientTape() as tape:
-            loss = self.compute_loss(inputs, training=True)
+            loss = share * self.compute_loss(inputs, training=True)
             scaled = self.optimizer.get_scaled_loss(loss) if scales else loss
         gradients = tape.gradient(scaled, self.trainable_variables)
         if scales:
             gradients = self.optimizer.get_unscaled_gradients(gradients)
         self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
         return {name: tracker.result() for name, tracker in self._trackers.items()}
+
+    def _share_of_replica(self, inputs) -> tf.Tensor | float:
+        """This device's share of the targets of a step: gradients of devices are added up."""
+        replica = tf.distribute.get_replica_context()
+        if replica is None or replica.num_replicas_in_sync == 1:
+            return 1.0
+        targets = tf.math.count_nonzero(self._wanted(inputs), axis=1, dtype=tf.int32)
+        targets = tf.minimum(targets, self.positions_per_sequence or tf.int32.max)
+        own = tf.cast(tf.reduce_sum(targets), tf.float32)
+        return tf.math.divide_no_nan(own, replica.all_reduce(tf.distribute.ReduceOp.SUM, own))
 
     def test_step(self, inputs):
         """The losses on a batch, without noise or dropout."""

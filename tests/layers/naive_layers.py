@@ -142,8 +142,8 @@ def content_projection(layer, features, presence):
                 parts.append(weight(layer._missing[name]))
                 continue
             raw = features[name][row].astype(float)
-            standardised = (raw - weight(layer._means[name])) * weight(layer._scales[name])
-            projected = dense(layer._projections[name], standardised)
+            whitened = (raw - weight(layer._means[name])) @ weight(layer._whitenings[name])
+            projected = dense(layer._projections[name], whitened)
             parts.append(layer_norm(layer._norms[name], projected))
         out[row] = layer_norm(layer._output_norm, dense(layer._output, np.concatenate(parts)))
     return out

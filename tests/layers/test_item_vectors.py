@@ -72,10 +72,11 @@ def test_the_order_in_which_modalities_are_written_does_not_matter():
     np.testing.assert_array_equal(one(features, presence), other(features, presence))
 
 
-def test_statistics_are_of_present_rows_and_constant_features_are_only_centred():
+def test_whitening_is_of_present_rows_and_constant_features_are_only_centred():
+    """Whitened features are uncorrelated, each of a variance of one but for the floor."""
     rng = np.random.default_rng(0)
-    values = rng.normal(3.0, 5.0, size=[400, 3]).astype(np.float32)
-    values[:, 1] = 7.5
+    mixed = rng.normal(size=[400, 2]) @ [[5.0, 4.0], [0.0, 1.0]]
+    values = np.insert(mixed + 3.0, 1, 7.5, axis=1).astype(np.float32)
     present = rng.random(400) < 0.5
     values[~present] = 1e6
     layer = ContentProjection({"text": 3, "empty": 2}, 4)
@@ -84,12 +85,35 @@ def test_statistics_are_of_present_rows_and_constant_features_are_only_centred()
         {"text": present, "empty": np.zeros(400, bool)},
     )
     known = values[present].astype(float)
-    standardised = (known - layer._means["text"].numpy()) * layer._scales["text"].numpy()
-    np.testing.assert_allclose(standardised.mean(axis=0), 0, atol=1e-4)
-    np.testing.assert_allclose(standardised.std(axis=0), [1, 0, 1], atol=1e-4)
-    assert layer._scales["text"].numpy()[1] == 1.0
-    np.testing.assert_array_equal(layer._means["empty"], [0, 0])
-    np.testing.assert_array_equal(layer._scales["empty"], [1, 1])
+    variances = np.sort(np.linalg.eigvalsh(np.cov(known.T, bias=True)))[::-1]
+    expected = variances / (variances + 0.01 * variances.mean())
+    whitened = layer.whiten({"text": known, "empty": np.ones([len(known), 2])})
+    np.testing.assert_allclose(whitened["text"].numpy().mean(axis=0), 0, atol=1e-3)
+    covariance = np.cov(whitened["text"].numpy().T, bias=True)
+    np.testing.assert_allclose(covariance, np.diag(expected), atol=2e-3)
+    # A modality that no item has stays as it is.
+    np.testing.assert_array_equal(whitened["empty"], np.ones([len(known), 2]))
+
+
+def test_items_that_are_all_alike_are_centred_and_not_blown_up():
+    layer = ContentProjection({"text": 3}, 4)
+    layer.adapt({"text": np.full([5, 3], 2.0)}, {"text": np.ones(5, bool)})
+    new = layer.whiten({"text": np.array([[2.0, 2.0, 2.5]])})["text"].numpy()
+    assert np.linalg.norm(new) == pytest.approx(0.5, abs=1e-5)
+
+
+def test_the_strongest_directions_of_long_features_are_kept():
+    rng = np.random.default_rng(0)
+    strong, turn = rng.normal(size=[600, 5]), np.linalg.qr(rng.normal(size=[300, 300]))[0]
+    features = np.concatenate([10 * strong, 0.1 * rng.normal(size=[600, 295])], axis=1) @ turn
+    layer = ContentProjection({"text": 300}, 4)
+    layer.adapt({"text": features}, {"text": np.ones(600, bool)})
+    whitened = layer.whiten({"text": features})["text"].numpy()
+    assert whitened.shape == (600, 256)
+    # The five strong ones can be read from it; the least-squares residual is what was lost.
+    strong -= strong.mean(axis=0)
+    residual = strong - whitened @ np.linalg.lstsq(whitened, strong, rcond=None)[0]
+    assert np.abs(residual).max() < 0.05
 
 
 def test_modality_dropout_hides_present_modalities_in_training_alone():
@@ -102,7 +126,7 @@ def test_modality_dropout_hides_present_modalities_in_training_alone():
     assert dropped.mean() == pytest.approx(0.3, abs=0.04)
 
 
-def test_features_beyond_float16_are_standardised_before_they_are_cast(mixed_float16):
+def test_features_beyond_float16_are_whitened_before_they_are_cast(mixed_float16):
     rng = np.random.default_rng(0)
     features = {"text": rng.normal(1e6, 1e5, size=[50, 3]).astype(np.float32)}
     presence = {"text": np.ones(50, bool)}
@@ -165,7 +189,7 @@ def test_they_come_back_from_their_configuration(layer, randomise):
     assert again.get_config() == layer.get_config()
 
 
-def test_content_standardised_before_gives_the_vectors_of_raw_content(randomise):
+def test_content_whitened_before_gives_the_vectors_of_raw_content(randomise):
     rng = np.random.default_rng(0)
     raw = {"text": (5 + 3 * rng.normal(size=[40, 6])).astype(np.float32)}
     presence = {"text": np.arange(40) % 7 > 0}
@@ -173,11 +197,5 @@ def test_content_standardised_before_gives_the_vectors_of_raw_content(randomise)
     layer(raw, presence)
     randomise(layer)
     layer.adapt(raw, presence)
-    # By the layer's own statistics, and by those of another catalogue.
-    mean, scale = (rng.normal(size=6).astype(np.float32) for _ in range(2))
-    for statistics in (layer.statistics(), {"text": (mean, np.exp(scale))}):
-        standardised = {
-            name: (raw[name] - np.asarray(m)) * np.asarray(s) for name, (m, s) in statistics.items()
-        }
-        vectors = layer(standardised, presence, standardised_by=statistics)
-        np.testing.assert_allclose(vectors, layer(raw, presence), atol=2e-4)
+    vectors = layer(layer.whiten(raw), presence, whitened=True)
+    np.testing.assert_allclose(vectors, layer(raw, presence), atol=1e-6)

@@ -141,7 +141,10 @@ def test_statistics_of_content_are_of_trained_items_alone(model, catalogue):
         trained = slice(1, catalogue.num_trained + 1)
         values = catalogue.content[name][trained][catalogue.presence[name][trained]]
         np.testing.assert_allclose(projection._means[name], values.mean(axis=0), atol=1e-4)
-        np.testing.assert_allclose(projection._scales[name], 1 / values.std(axis=0), rtol=1e-3)
+        whitened = (values - values.mean(axis=0)) @ projection._whitenings[name].numpy()
+        spread = np.cov(whitened.T, bias=True)
+        np.testing.assert_allclose(spread, np.diag(np.diag(spread)), atol=1e-4)
+        assert np.all(np.diag(spread) > 0.8) and np.all(np.diag(spread) <= 1.0)
 
 
 def test_a_cold_item_is_scored_by_the_multimodal_view_alone_with_its_offset(model, catalogue):

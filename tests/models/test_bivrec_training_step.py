@@ -108,7 +108,7 @@ def test_float16_knows_no_nan_even_in_rows_of_padding_alone(make_model, batch):
     tf_keras.mixed_precision.set_global_policy("mixed_float16")
     try:
         model = make_model()
-        model.compile(optimizer=make_optimizer(TrainingConfig(mixed_precision=True)))
+        model.compile(optimizer=make_optimizer(TrainingConfig(precision="mixed_float16")))
         found = model.interests(tf.constant([[0, 0, 0], [0, 1, 2]]))
         assert model._towers["id"].compute_dtype == "float16"
         for view in found.values():

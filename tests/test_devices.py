@@ -1,0 +1,96 @@
+"""Training on two devices against training on one, in processes of their own."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+
+import bivrec_tf  # noqa: F401  (before TensorFlow: this file also runs as a script)
+
+# isort: split
+import tensorflow as tf
+import tf_keras
+
+ITEMS = 30
+
+
+def curve(devices: int, strategy: str) -> dict:
+    """Losses of training, epoch by epoch, and what the model then recommends."""
+    from bivrec_tf import data
+    from bivrec_tf.catalogue import ItemCatalogue, ItemFeatures
+    from bivrec_tf.config import ModelConfig, TrainingConfig
+    from bivrec_tf.models import BiVRec
+    from bivrec_tf.training import device_strategy, fit
+
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    parts = [tf.config.LogicalDeviceConfiguration() for _ in range(devices)]
+    tf.config.set_logical_device_configuration(cpu, parts)
+    tf_keras.utils.set_random_seed(0)
+    generator = np.random.default_rng(0)
+    names = [str(row) for row in range(ITEMS)]
+    features = [ItemFeatures(n, {"text": generator.normal(size=6)}) for n in names]
+    catalogue = ItemCatalogue.build(names, [9] * ITEMS, features)
+    # Without anything drawn: devices draw differently.
+    model_config = ModelConfig(
+        dimension=8,
+        num_interests=2,
+        scales=(1, 2),
+        max_history=6,
+        dropout=0.0,
+        gaussian_attention=False,
+        cluster_attention=False,
+    )
+    config = TrainingConfig(
+        epochs=4,
+        batch_size=16,
+        learning_rate=0.02,
+        item_initialisation="random",
+        strategy=strategy,
+        loss={"semantic_weight": 0, "allocation_weight": 0, "balance_weight": 0},
+    )
+    with device_strategy(config).scope():
+        model = BiVRec(model_config, catalogue)
+        model.distribute_strategy.run(model.build_variables)
+    # Variables of several devices are drawn in another order.
+    for variable in model.trainable_variables:
+        drawn = np.random.default_rng(0).normal(scale=0.3, size=variable.shape)
+        variable.assign(drawn + ("gamma" in variable.name))
+    lookup = data.ItemLookup(catalogue)
+    starts = generator.integers(0, ITEMS, size=90)
+    # Of several lengths, so that parts of a batch have unequal numbers of targets.
+    walks = [[names[(s + i) % ITEMS] for i in range(3 + s % 5)] for s in starts]
+    windows = data.serialize_sequences([(f"u{n}", [], walk) for n, walk in enumerate(walks)])
+    batches = data.training_batches(data.windows_from_ids(windows, lookup), 6, 16, seed=1)
+    held_out = data.serialize_sequences([("v", w[:-1], w[-1:]) for w in walks[:40]])
+    result = fit(model, batches, data.evaluation_batches(held_out, lookup), config, verbose=0)
+    replicas = model.distribute_strategy.num_replicas_in_sync
+    history = tf.constant([[0, 0, 3, 4, 5]])
+    found = model.build_index(5).search(model(history), history)
+    return {
+        "replicas": replicas,
+        "ndcg": [epoch["val_ndcg_at_10"] for epoch in result.history],
+        "rows": found.rows.numpy().tolist(),
+        "scores": found.scores.numpy().tolist(),
+    }
+
+
+def run(*arguments: str) -> dict:
+    command = [sys.executable, __file__, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_two_devices_learn_what_one_learns():
+    one, two = run("1", "one_device"), run("2", "mirrored")
+    assert (one["replicas"], two["replicas"]) == (1, 2)
+    # They learn at all, and alike: after every epoch, and item by item in the end.
+    assert one["ndcg"][-1] > one["ndcg"][0] + 0.02
+    np.testing.assert_allclose(two["ndcg"], one["ndcg"], atol=0.01)
+    assert two["rows"] == one["rows"]
+    np.testing.assert_allclose(two["scores"], one["scores"], rtol=0.01)
+
+
+if __name__ == "__main__":
+    print(json.dumps(curve(int(sys.argv[1]), *sys.argv[2:])))
