@@ -9,6 +9,7 @@ from bivrec_tf.layers.cluster_attention import ClusterAttention
 from bivrec_tf.layers.context_block import ContextBlock
 from bivrec_tf.layers.gaussian_attention import GaussianAttention
 from bivrec_tf.layers.layer_normalization import LayerNormalization
+from bivrec_tf.layers.residual import residual_dense
 
 
 class InterestDecomposition(tf_keras.layers.Layer):
@@ -80,7 +81,7 @@ class InterestDecomposition(tf_keras.layers.Layer):
 
     def build(self, input_shape):
         dimension = int(input_shape[-1])
-        self._output = tf_keras.layers.Dense(dimension, use_bias=False, name="output")
+        self._output = residual_dense(dimension, use_bias=False, name="output")
         self._offset = self.add_weight(
             "offset",
             [self.num_interests, dimension],
