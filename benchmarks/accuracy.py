@@ -215,8 +215,15 @@ def main(
 
     curve: list[tuple[float, float, float]] = []
 
+    evaluation_seconds: list[float] = []
+
     class Curve(tf_keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            self.began = time.perf_counter()
+
         def on_epoch_end(self, epoch, logs=None):
+            # What `fit` did since the last step: it ranked the catalogue and kept the weights.
+            evaluation_seconds.append(time.perf_counter() - self.began - logs["seconds"])
             spent = (curve[-1][0] if curve else 0.0) + logs["seconds"]
             curve.append((spent, float(logs["loss"]), logs["val_ndcg_at_10"]))
             click.echo(
@@ -253,6 +260,7 @@ def main(
         "parameters": int(sum(np.prod(v.shape) for v in model.trainable_variables)),
         "training_seconds": spent,
         "seconds_with_evaluation": elapsed,
+        "evaluation_seconds": evaluation_seconds,
         "windows_per_second": len(prepared.windows) * len(curve) / max(spent, 1e-9),
         "curve": curve,
         "id_weight": float(model.id_weight.numpy()),

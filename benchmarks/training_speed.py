@@ -126,9 +126,7 @@ def parts(batch: int, dtype: str) -> dict[str, Callable]:
         "cluster_attention": backward(
             [tokens], lambda: cluster(tokens, mask, last, pool, training=True)
         ),
-        "content_projection": backward(
-            [], lambda: [projection(whitened, present, whitened=True)]
-        ),
+        "content_projection": backward([], lambda: [projection(whitened, present, whitened=True)]),
         "catalogue_softmax": backward([queries, items], lambda: [softmax(queries, items, targets)]),
     }
 

@@ -35,9 +35,10 @@ class ModelConfig(StrictModel):
     assignment_temperature: float = Field(1.0, gt=0, description="tau of the allocation.")
     score_temperature: float = Field(1.0, gt=0, description="Divides every training score.")
     readout: Literal["max", "logsumexp", "target"] = Field(
-        "max",
+        "logsumexp",
         description="How K interest scores of an item become one in training; serving takes the "
-        "max. target: the interest that scores the target highest scores every item.",
+        "max. logsumexp: its smooth upper bound, which trains every interest with every target and "
+        "costs no more; target: the interest that scores the target highest scores every item.",
     )
     modality_dropout: Probability = Field(
         0.0, description="Chance that a present modality counts as missing in a training step."

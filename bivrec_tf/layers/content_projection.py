@@ -9,7 +9,6 @@ import tf_keras
 
 from bivrec_tf.layers.layer_normalization import LayerNormalization
 
-
 # Features of more values than this keep their strongest directions.
 _MOST_COMPONENTS = 256
 # Share of the mean variance that is added to every direction's, so that the weakest ones, mostly
@@ -112,7 +111,8 @@ class ContentProjection(tf_keras.layers.Layer):
         """Sets the first weights: each modality by its kernel, and their mean as the output.
 
         Args:
-          kernels: float `[r, dimension]`, for features from `whiten`; modalities without one stay as they are.
+          kernels: float `[r, dimension]`, for features from `whiten`; modalities without one stay
+            as they are.
         """
         if not self.built:
             self.build(None)

@@ -1,0 +1,104 @@
+"""Hands a split to a model of another project, and measures what it recommends.
+
+    .venv/bin/python -m benchmarks.peers.exchange write --data ml-1m --folder output/peers-data
+    .venv/bin/python -m benchmarks.peers.exchange read --folder output/peers-data --json OUT
+
+See `benchmarks/peers/README.md`.
+"""
+
+import json
+from pathlib import Path
+
+import click
+import numpy as np
+import pandas as pd
+
+from benchmarks.accuracy import HERE, slices, summary
+from benchmarks.prepared import Prepared, prepare
+from bivrec_tf.evaluation import CUT_OFFS
+from components.sequence_builder.sequence_config import SequenceConfig
+
+NEVER = np.iinfo(np.int32).max
+
+
+@click.group(help=__doc__)
+def main() -> None:
+    """Two directions."""
+
+
+def _prepared(name: str, max_history: int, root: Path) -> Prepared:
+    config = SequenceConfig(
+        protocol="leave_one_out", max_history=max_history, window_overlap=1, max_seen=2048
+    )
+    return prepare(root / name, config, HERE.parent / "output" / "benchmarks" / "prepared", False)
+
+
+@main.command()
+@click.option("--data", "name", required=True, help="Folder below --root, such as ml-1m.")
+@click.option("--max-history", default=50, show_default=True)
+@click.option(
+    "--root",
+    default=str(HERE.parent.parent / "shared" / "data"),
+    show_default=True,
+    type=click.Path(path_type=Path),
+)
+@click.option("--folder", required=True, type=click.Path(path_type=Path))
+def write(name: str, max_history: int, root: Path, folder: Path) -> None:
+    """Writes `train.csv` (user, item, position) and `test.csv`, histories of test users."""
+    prepared = _prepared(name, max_history, root)
+    tables = {
+        # A validation history is what training saw of a user.
+        "train": prepared.held_out["validation"],
+        "test": prepared.held_out["test"],
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for table, examples in tables.items():
+        rows = [
+            (user, int(item), place)
+            for user, history, _ in examples
+            for place, item in enumerate(history)
+            if item > 0
+        ]
+        frame = pd.DataFrame(rows, columns=["user", "item", "position"])
+        frame.to_csv(folder / f"{table}.csv", index=False)
+    facts = {"data": name, "max_history": max_history, "root": str(root)}
+    (folder / "split.json").write_text(json.dumps(facts))
+
+
+@main.command()
+@click.option("--folder", required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--json", "out", required=True, type=click.Path(path_type=Path))
+def read(folder: Path, out: Path) -> None:
+    """Measures `recommended.csv` (user, item, rank) by the project's own metrics."""
+    facts = json.loads((folder / "split.json").read_text())
+    prepared = _prepared(facts["data"], facts["max_history"], Path(facts["root"]))
+    lists = pd.read_csv(folder / "recommended.csv")
+    place = {(u, i): r for u, i, r in lists[["user", "item", "rank"]].itertuples(index=False)}
+    ranks = np.array(
+        [
+            [place.get((user, int(target[0])), NEVER)]
+            for user, _, target in prepared.held_out["test"]
+        ]
+    )
+    deepest = int(lists["rank"].max())
+    if deepest < max(CUT_OFFS):
+        raise click.ClickException(f"{folder}: lists of {deepest}, expected {max(CUT_OFFS)}")
+    run = json.loads((folder / "run.json").read_text())
+    result = {
+        "data": facts["data"],
+        "protocol": "leave_one_out",
+        "data_fingerprint": prepared.fingerprint,
+        "items": prepared.catalogue.num_trained,
+        "training_targets": int(prepared.catalogue.counts.sum()),
+        "examples": {split: len(found) for split, found in prepared.held_out.items()},
+        **run,
+        "test": summary(ranks),
+        "slices": slices(prepared, ranks),
+    }
+    out.write_text(json.dumps(result, indent=1))
+    shown = {name: round(result["test"][name], 4) for name in ("ndcg_at_10", "hit_rate_at_10")}
+    click.echo(f"test: {shown}")
+
+
+if __name__ == "__main__":
+    main()
