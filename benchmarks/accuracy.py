@@ -3,10 +3,10 @@
     .venv/bin/python -m benchmarks.accuracy --data ml-1m --model bivrec \
         --protocol leave_one_out --seed 0 --json benchmarks/results/ml-1m-bivrec-0.json
 
-Hyper-parameters are those of `benchmarks/configs/DATA.yaml`, or of `--config`; `--set
-training.epochs=3` changes one. Epochs are chosen on the validation split; the test split is ranked
-once, at the end, with seen items filtered and without. `benchmarks/report.py` makes tables of the
-results.
+Hyper-parameters are those of `configs/DATA.yaml`, the pipeline's own, or of `--config`; what a
+baseline has of its own is in `benchmarks/configs`. `--set training.epochs=3` changes one. Epochs are
+chosen on the validation split; the test split is ranked once, at the end, with seen items filtered
+and without. `benchmarks/report.py` makes tables of the results.
 """
 
 import dataclasses
@@ -36,13 +36,17 @@ HERE = Path(__file__).parent
 
 
 def read_settings(path: Path | None, changes: tuple[str, ...], model: str = "") -> dict:
-    """Reads a configuration for a model, and applies `a.b=value` to it.
+    """Reads the settings of a model, and applies `a.b=value` to them.
 
-    What stands under `models: MODEL:` goes before what stands beside it.
+    They are `model` and `training` of a pipeline's configuration, and what a file of the same name
+    in `benchmarks/configs` says that a model has of its own.
     """
-    settings = yaml.safe_load(path.read_text()) if path else {}
-    own = settings.pop("models", {}).get(model, {})
-    for part, values in own.items():
+    found = yaml.safe_load(path.read_text()) if path else {}
+    settings = {part: found[part] for part in ("model", "training") if part in found}
+    own = HERE / "configs" / path.name if path else HERE
+    for part, values in (
+        (yaml.safe_load(own.read_text()) if own.is_file() else {}).get(model, {}).items()
+    ):
         settings[part] = {**settings.get(part, {}), **values}
     for change in changes:
         name, separator, value = change.partition("=")
@@ -184,7 +188,7 @@ def main(
     if threads:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)
-    default = HERE / "configs" / f"{name}.yaml"
+    default = HERE.parent / "configs" / f"{name}.yaml"
     if config_file is None and default.exists():
         config_file = default
     settings = read_settings(config_file, changes, model_name)

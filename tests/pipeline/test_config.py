@@ -1,5 +1,7 @@
 """Configuration files: what is read, and what the errors say."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -69,3 +71,10 @@ def test_files_that_are_no_configuration_are_refused_by_name(tmp_path, content):
 def test_a_missing_file_is_refused_by_name(tmp_path):
     with pytest.raises(ConfigError, match=r"nowhere\.yaml.*No such file"):
         load_config(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    "file", sorted((Path(__file__).parents[2] / "configs").glob("*.yaml")), ids=lambda f: f.stem
+)
+def test_configurations_that_are_shipped_are_valid(file):
+    assert load_config(file).name == file.stem
