@@ -4,9 +4,9 @@
         --protocol leave_one_out --seed 0 --json benchmarks/results/ml-1m-bivrec-0.json
 
 Hyper-parameters are those of `configs/DATA.yaml`, the pipeline's own, or of `--config`; what a
-baseline has of its own is in `benchmarks/configs`. `--set training.epochs=3` changes one. Epochs are
-chosen on the validation split; the test split is ranked once, at the end, with seen items filtered
-and without. `benchmarks/report.py` makes tables of the results.
+baseline has of its own is in `benchmarks/configs`. `--set training.epochs=3` changes one. Epochs
+are chosen on the validation split; the test split is ranked once, at the end, with seen items
+filtered and without. `benchmarks/report.py` makes tables of the results.
 """
 
 import dataclasses
