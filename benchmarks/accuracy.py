@@ -270,19 +270,18 @@ def main(
         "id_weight": float(model.id_weight.numpy()),
         "cold_offset": float(model.cold_offset.numpy()),
     }
-    weights = {"": None}
-    if model.has_both_views:
-        weights |= {"_id_view": 1.0, "_mm_view": 0.0}
     evaluators = {"": RankingEvaluator(model), "_unfiltered": RankingEvaluator(model, False)}
+    held_out = {split: prepared.batches(split) for split in ("validation", "test")}
+    wanted = [("validation", "", ""), ("test", "", ""), ("test", "", "_unfiltered")]
+    if model.has_both_views:
+        wanted += [("test", "_id_view", ""), ("test", "_mm_view", "")]
+    weights = {"": None, "_id_view": 1.0, "_mm_view": 0.0}
     all_ranks = {}
-    for split in ("validation", "test"):
-        held_out = prepared.batches(split)
-        for suffix, evaluator in evaluators.items():
-            for view, weight in weights.items():
-                label = f"{split}{view}{suffix}"
-                all_ranks[label] = joined(evaluator.ranks(held_out, weight))
-                result[label] = summary(all_ranks[label])
-    result["coverage"] = evaluators[""].coverage(held_out)
+    for split, view, suffix in wanted:
+        label = f"{split}{view}{suffix}"
+        all_ranks[label] = joined(evaluators[suffix].ranks(held_out[split], weights[view]))
+        result[label] = summary(all_ranks[label])
+    result["coverage"] = evaluators[""].coverage(held_out["test"])
     result["slices"] = slices(prepared, all_ranks["test"])
     for kind, shares in (("noise", noise), ("insert", insert)):
         for share in shares:

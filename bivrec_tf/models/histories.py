@@ -20,6 +20,19 @@ def compact(rows: tf.Tensor, max_history: int) -> tf.Tensor:
     return tf.pad(rows, [[0, 0], [missing, 0]])
 
 
+def wanted_positions(sequence: tf.Tensor, is_target: tf.Tensor) -> tf.Tensor:
+    """Tells which positions of the history have a next item to predict.
+
+    Args:
+      sequence: int `[batch, length]`, 0 for padding.
+      is_target: bool `[batch, length]`.
+
+    Returns:
+      bool `[batch, length - 1]`.
+    """
+    return is_target[:, 1:] & (sequence[:, :-1] > 0) & (sequence[:, 1:] > 0)
+
+
 def draw_positions(wanted: tf.Tensor, per_sequence: int | None) -> tuple[tf.Tensor, tf.Tensor]:
     """Draws, without replacement, positions to train on.
 

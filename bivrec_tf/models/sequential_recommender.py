@@ -20,7 +20,8 @@ from bivrec_tf.losses import (
     CatalogueSoftmax,
     SampledSoftmax,
 )
-from bivrec_tf.models.histories import compact, draw_positions
+from bivrec_tf.models.diagnostics import in_use, mean_cosine
+from bivrec_tf.models.histories import compact, draw_positions, wanted_positions
 from bivrec_tf.models.view_tower import Interests
 from bivrec_tf.retrieval import MultiInterestTopK
 
@@ -322,7 +323,9 @@ class SequentialRecommender(tfrs.Model):
     def compute_loss(self, inputs, training=False):
         """Computes the multi-task objective; `docs/model.md`, sections 3 and 4."""
         history, labels = inputs[SEQUENCE][:, :-1], inputs[SEQUENCE][:, 1:]
-        drawn, has_target = draw_positions(self._wanted(inputs), self.positions_per_sequence)
+        drawn, has_target = draw_positions(
+            wanted_positions(inputs[SEQUENCE], inputs[IS_TARGET]), self.positions_per_sequence
+        )
         targets = tf.boolean_mask(tf.gather(labels, drawn, batch_dims=1), has_target) - 1
         # And the last position, which stands for the window in the cross-view loss.
         last = tf.fill([tf.shape(history)[0], 1], tf.shape(history)[1] - 1)
@@ -346,12 +349,6 @@ class SequentialRecommender(tfrs.Model):
         self._trackers["loss"].update_state(total)
         return total
 
-    @staticmethod
-    def _wanted(inputs) -> tf.Tensor:
-        """Which positions of the history have a next item to predict, bool `[batch, length]`."""
-        rows = inputs[SEQUENCE]
-        return inputs[IS_TARGET][:, 1:] & (rows[:, :-1] > 0) & (rows[:, 1:] > 0)
-
     def _task_loss(self, queries, items, targets):
         if self.config.readout == "target":
             # Gathered and not multiplied: [n, K, D] times the n targets is all that it costs.
@@ -366,14 +363,9 @@ class SequentialRecommender(tfrs.Model):
 
     def _track_view(self, view, task, balance, queries):
         self._trackers[f"{view}_loss"].update_state(task)
-        # exp of the entropy of the mean allocation: K when all are used alike, 1 in a collapse.
         interests = queries.shape[1]
-        self._trackers[f"{view}_interests_in_use"].update_state(interests * tf.exp(-balance))
-        unit = tf.math.l2_normalize(tf.cast(queries, tf.float32), axis=2)
-        # One value a row: a batch without targets has none, and must not make the mean NaN.
-        mean = tf.reduce_mean(tf.matmul(unit, unit, transpose_b=True), axis=[1, 2])
-        off_diagonal = (interests * mean - 1.0) / max(interests - 1, 1)
-        self._trackers[f"{view}_interest_cosine"].update_state(off_diagonal)
+        self._trackers[f"{view}_interests_in_use"].update_state(in_use(balance, interests))
+        self._trackers[f"{view}_interest_cosine"].update_state(mean_cosine(queries))
 
     def train_step(self, inputs):
         """One step: as in `tfrs.Model`, with loss scaling under float16."""
@@ -393,7 +385,9 @@ class SequentialRecommender(tfrs.Model):
         replica = tf.distribute.get_replica_context()
         if replica is None or replica.num_replicas_in_sync == 1:
             return 1.0
-        targets = tf.math.count_nonzero(self._wanted(inputs), axis=1, dtype=tf.int32)
+        targets = tf.math.count_nonzero(
+            wanted_positions(inputs[SEQUENCE], inputs[IS_TARGET]), axis=1, dtype=tf.int32
+        )
         targets = tf.minimum(targets, self.positions_per_sequence or tf.int32.max)
         own = tf.cast(tf.reduce_sum(targets), tf.float32)
         return tf.math.divide_no_nan(own, replica.all_reduce(tf.distribute.ReduceOp.SUM, own))

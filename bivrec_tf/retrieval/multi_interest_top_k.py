@@ -7,8 +7,12 @@ import tensorflow as tf
 from tensorflow_recommenders.layers.factorized_top_k import TopK
 
 from bivrec_tf.features import VIEWS
+from bivrec_tf.retrieval.scores import count_better, mask_of
 
 ID, MM = VIEWS
+
+# Tables of up to so many blocks are ranked in one piece.
+_BLOCKS_AT_ONCE = 8
 
 
 class SearchResult(NamedTuple):
@@ -219,7 +223,7 @@ class MultiInterestTopK(TopK):
         def merge(start, best_scores, best_rows):
             stop = tf.minimum(start + self._block_size, self._num_rows)
             scores = self._block_scores(views, id_weight, start, stop)
-            open_to = ~_mask(excluded_rows, start, stop) & self._available[start:stop]
+            open_to = ~mask_of(excluded_rows, start, stop) & self._available[start:stop]
             scores = tf.where(open_to, scores, scores.dtype.min)
             rows = tf.broadcast_to(tf.range(start, stop), tf.shape(scores))
             # The best so far come first: top_k keeps the earlier of equals, so the lower row.
@@ -269,33 +273,30 @@ class MultiInterestTopK(TopK):
         views = self._views(queries)
         id_weight = self._weight(id_weight)
         excluded_rows = self._excluded(excluded_rows, tf.shape(target_rows)[0])
-        target_scores = self._scores_of(views, target_rows, id_weight)
 
-        def count_better(start, better):
-            stop = tf.minimum(start + self._block_size, self._num_rows)
-            scores = self._block_scores(views, id_weight, start, stop)
-            rows = tf.range(start, stop)[tf.newaxis]
-            open_to = ~_mask(excluded_rows, start, stop) & self._available[start:stop]
+        def count(scores, target_scores, start, stop):
+            open_to = ~mask_of(excluded_rows, start, stop) & self._available[start:stop]
+            return count_better(scores, open_to, target_scores, target_rows, start)
 
-            def better_than(target):
-                score, row = target[0][:, tf.newaxis], target[1][:, tf.newaxis]
-                ahead = (scores > score) | ((scores == score) & (rows < row))
-                ahead &= open_to & (rows != row)
-                return tf.math.count_nonzero(ahead, axis=1, dtype=tf.int32)
+        if self._num_rows <= _BLOCKS_AT_ONCE * self._block_size:
+            # Small enough to have all scores at once, and to compute each but once.
+            scores = self._block_scores(views, id_weight, 0, self._num_rows)
+            target_scores = tf.gather(scores, target_rows, batch_dims=1)
+            better = count(scores, target_scores, 0, self._num_rows)
+        else:
+            target_scores = self._scores_of(views, target_rows, id_weight)
 
-            counts = tf.map_fn(
-                better_than,
-                (tf.transpose(target_scores), tf.transpose(target_rows)),
-                fn_output_signature=tf.int32,
+            def add_block(start, better):
+                stop = tf.minimum(start + self._block_size, self._num_rows)
+                scores = self._block_scores(views, id_weight, start, stop)
+                return stop, better + count(scores, target_scores, start, stop)
+
+            _, better = tf.while_loop(
+                lambda start, _: start < self._num_rows,
+                add_block,
+                (tf.constant(0), tf.zeros_like(target_rows)),
+                parallel_iterations=1,
             )
-            return stop, better + tf.transpose(counts)
-
-        _, better = tf.while_loop(
-            lambda start, _: start < self._num_rows,
-            count_better,
-            (tf.constant(0), tf.zeros_like(target_rows)),
-            parallel_iterations=1,
-        )
         ranks = tf.where(tf.gather(self._available, target_rows), better + 1, tf.int32.max)
         return tf.where(target_rows > 0, ranks, 0)
 
@@ -383,16 +384,3 @@ class MultiInterestTopK(TopK):
 
     def _identify(self, rows):
         return rows if self._identifiers is None else tf.gather(self._identifiers, rows)
-
-
-def _mask(rows: tf.Tensor, start: tf.Tensor, stop: tf.Tensor) -> tf.Tensor:
-    """Which items of a block stand in `rows`, int `[n, E]`: bool `[n, stop - start]`."""
-    count, width = tf.shape(rows)[0], stop - start
-    # Rows of other blocks go to one extra column, which is cut off.
-    inside = (rows >= start) & (rows < stop)
-    column = tf.where(inside, rows - start, width)
-    query = tf.broadcast_to(tf.range(count)[:, tf.newaxis], tf.shape(rows))
-    hits = tf.scatter_nd(
-        tf.stack([query, column], axis=2), tf.ones_like(rows), tf.stack([count, width + 1])
-    )
-    return hits[:, :width] > 0
