@@ -96,10 +96,9 @@ class SequentialRecommender(tfrs.Model):
         self._binary_negative = BinaryNegative()
         self._sampled_softmax = SampledSoftmax(self.loss_config.sampled_negatives)
         self._balance = AllocationBalance()
-        names = ["loss"]
+        names = ["loss", *self.build_cross_view()]
         for view in config.views:
             names += [f"{view}_loss", f"{view}_interests_in_use", f"{view}_interest_cosine"]
-        names += self.build_cross_view()
         self._trackers = {name: tf_keras.metrics.Mean(name=name) for name in names}
 
     def make_tower(self, view: str, name: str) -> tf_keras.layers.Layer:
@@ -159,9 +158,6 @@ class SequentialRecommender(tfrs.Model):
             for rows in (slice(1, first_cold), slice(first_cold, None))
         )
 
-    def _project(self, content: tuple, training: bool) -> tf.Tensor:
-        return self._content_projection(*content, whitened=True, training=training)
-
     def item_table(self, view: str, rows: int, training: bool = False) -> tf.Tensor:
         """Returns the vectors of a view's first rows, padding (zero) first: `[rows, D]`.
 
@@ -174,10 +170,12 @@ class SequentialRecommender(tfrs.Model):
         if view == ID:
             table = self._item_embedding.table()
             return tf.pad(table, [[0, rows - tf.shape(table)[0]], [0, 0]])
-        table = self._project(self._trained_content, training)
-        if rows > self.catalogue.num_trained + 1:
-            table = tf.concat([table, self._project(self._cold_content, training)], axis=0)
-        table = tf.pad(table, [[1, 0], [0, 0]])
+        cold = [self._cold_content] if rows > self.catalogue.num_trained + 1 else []
+        parts = [
+            self._content_projection(*content, whitened=True, training=training)
+            for content in (self._trained_content, *cold)
+        ]
+        table = tf.pad(tf.concat(parts, axis=0), [[1, 0], [0, 0]])
         if self._retained is None:
             return table
         own_rows, vectors = self._retained
@@ -205,13 +203,9 @@ class SequentialRecommender(tfrs.Model):
         if ID in self.config.views:
             self._item_embedding.start_from(vectors)
         if MM in self.config.views and content:
-            features, presence = (
-                {name: part[name].numpy() for name in part} for part in self._trained_content
-            )
+            known = tf.nest.map_structure(lambda part: part.numpy(), self._trained_content)
             counts = self.catalogue.counts[1 : trained + 1]
-            self._content_projection.start_from(
-                content_kernels(features, presence, vectors, counts)
-            )
+            self._content_projection.start_from(content_kernels(*known, vectors, counts))
 
     def retain_item_vectors(self, rows: np.ndarray, vectors: np.ndarray) -> None:
         """Gives items whose content is gone the multimodal vectors that they had.
