@@ -60,12 +60,18 @@ class RankingEvaluator:
         # Shapes are told beforehand: batches differ in both, and a trace costs many batches.
         rows, weight = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([], tf.float32)
         self._rank_batch = tf.function(self._ranks, input_signature=[rows, rows, weight])
-        self._infer_batch = tf.function(model.call, input_signature=[rows])
+        self._infer_batch = tf.function(self._queries, input_signature=[rows])
         self._rank_queries = tf.function(self._ranks_of_queries, reduce_retracing=True)
         self._search_batch = tf.function(self._search, input_signature=[rows, weight])
 
+    def _queries(self, history):
+        # With the tables of the index: no batch computes them again.
+        views: tuple[str, ...] = self._model.config.views
+        tables = {view: self._index.table(view) for view in views}
+        return {view: of.vectors for view, of in self._model.interests(history, tables).items()}
+
     def _ranks(self, history, target, id_weight):
-        return self._ranks_of_queries(self._model(history), history, target, id_weight)
+        return self._ranks_of_queries(self._queries(history), history, target, id_weight)
 
     def _ranks_of_queries(self, queries, history, target, id_weight):
         seen = history if self._filter_seen else history[:, :0]
@@ -74,7 +80,7 @@ class RankingEvaluator:
 
     def _search(self, history, id_weight):
         seen = history if self._filter_seen else history[:, :0]
-        return self._index.search(self._model(history), seen, max(CUT_OFFS), id_weight).rows
+        return self._index.search(self._queries(history), seen, max(CUT_OFFS), id_weight).rows
 
     def _offsets(self, cold_offset: float | None) -> tf.Tensor:
         offset = self._model.cold_offset if cold_offset is None else tf.constant(cold_offset)

@@ -205,7 +205,8 @@ class SequentialRecommender(tfrs.Model):
         if MM in self.config.views and content:
             known = tf.nest.map_structure(lambda part: part.numpy(), self._trained_content)
             counts = self.catalogue.counts[1 : trained + 1]
-            self._content_projection.start_from(content_kernels(*known, vectors, counts))
+            kernels = content_kernels(known[0], known[1], vectors, counts)
+            self._content_projection.start_from(kernels)
 
     def retain_item_vectors(self, rows: np.ndarray, vectors: np.ndarray) -> None:
         """Gives items whose content is gone the multimodal vectors that they had.

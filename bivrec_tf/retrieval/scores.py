@@ -26,8 +26,8 @@ def count_better(
 
     def better_than(target):
         score, row = target[0][:, tf.newaxis], target[1][:, tf.newaxis]
-        ahead = (scores > score) | ((scores == score) & (rows < row))
-        return tf.math.count_nonzero(ahead & open_to & (rows != row), axis=1, dtype=tf.int32)
+        ahead = tf.where(rows < row, scores >= score, scores > score)
+        return tf.math.count_nonzero(ahead & open_to, axis=1, dtype=tf.int32)
 
     counts = tf.map_fn(
         better_than,
