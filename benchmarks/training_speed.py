@@ -31,7 +31,7 @@ from bivrec_tf.models import create_model
 from bivrec_tf.models.sequential_recommender import IS_TARGET, SEQUENCE, USER
 from bivrec_tf.training import make_optimizer
 
-ITEMS, CONTENT, HISTORY, WIDTH, INTERESTS = 7_050, 1_664, 20, 64, 4
+ITEMS, CONTENT, COMPONENTS, HISTORY, WIDTH, INTERESTS = 7_050, 1_664, 256, 20, 64, 4
 
 
 def seconds_of(function: Callable, budget: float) -> float:
@@ -66,8 +66,8 @@ def arithmetic(batch: int) -> dict[str, float]:
     }
     # Two operations a multiply-add; backward costs two products for each.
     needed = {name: 6.0 * value for name, value in forward.items()}
-    # Content itself has no gradient.
-    needed["content_projection"] = 4.0 * ITEMS * CONTENT * WIDTH + 6.0 * ITEMS * square
+    # Content is whitened before training to at most 256 values, and has no gradient itself.
+    needed["content_projection"] = 4.0 * ITEMS * COMPONENTS * WIDTH + 6.0 * ITEMS * square
     output = 6.0 * batch * INTERESTS * square
     of_views = sum(needed[name] for name in forward) + output
     needed["whole step"] = 2 * of_views + needed["content_projection"]
@@ -93,7 +93,8 @@ def parts(batch: int, dtype: str) -> dict[str, Callable]:
     projection.build(None)
     projection.adapt(raw, present)
     whitened = projection.whiten(raw)
-    softmax = CatalogueSoftmax(dtype=dtype)
+    assert whitened["content"].shape == (ITEMS, COMPONENTS)
+    softmax = CatalogueSoftmax(ModelConfig().readout, dtype=dtype)
     pool = tf.nest.map_structure(tf.stop_gradient, gaussian(tokens, mask, last, training=True))
 
     def backward(inputs, forward):
@@ -156,7 +157,8 @@ def whole_step(batch: int, dtype: str) -> Callable:
     type=click.Choice(["float32", "bfloat16"]),
     default=("float32", "bfloat16"),
     show_default=True,
-    help="Of the softmax over the catalogue.",
+    help="float32 for everything; bfloat16 for the softmax over the catalogue, with Keras' policy "
+    "mixed_bfloat16 for the layers.",
 )
 @click.option("--seconds", default=4.0, show_default=True, help="Spent on every measurement.")
 @click.option(
@@ -178,6 +180,8 @@ def main(batches, dtypes, seconds, threads_of_an_operation, out) -> None:
     for batch in batches:
         needed = arithmetic(batch)
         for dtype in dtypes:
+            policy = "float32" if dtype == "float32" else "mixed_bfloat16"
+            tf_keras.mixed_precision.set_global_policy(policy)
             functions = {**parts(batch, dtype), "whole step": whole_step(batch, dtype)}
             for name, function in functions.items():
                 spent = seconds_of(function, seconds)
@@ -188,7 +192,7 @@ def main(batches, dtypes, seconds, threads_of_an_operation, out) -> None:
                 click.echo(f"{batch:5} {dtype:9}{name:28}{spent * 1e3:9.2f} ms {shown} {each}")
     click.echo(f"machine: {rate / 1e9:.0f} GFLOP/s in float32")
     if out:
-        keys = ("batch", "softmax_dtype", "part", "seconds", "share")
+        keys = ("batch", "dtype", "part", "seconds", "share")
         rows = [dict(zip(keys, row, strict=True)) for row in found]
         text = {"machine_flops": rate, "threads_of_an_operation": threads_of_an_operation}
         out.parent.mkdir(parents=True, exist_ok=True)
