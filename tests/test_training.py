@@ -20,7 +20,7 @@ import tf_keras
 from bivrec_tf import data
 from bivrec_tf.catalogue import ItemCatalogue, ItemFeatures
 from bivrec_tf.config import ModelConfig, TrainingConfig
-from bivrec_tf.errors import ConfigError
+from bivrec_tf.errors import ConfigError, DataError
 from bivrec_tf.evaluation import popularity_ranks
 from bivrec_tf.metrics import NDCG
 from bivrec_tf.models import BiVRec
@@ -31,10 +31,12 @@ NAMES = [f"item {row}" for row in range(1, ITEMS + 1)]
 CONFIG = TrainingConfig(
     epochs=12,
     batch_size=16,
-    learning_rate=0.02,
+    learning_rate=0.004,
     learning_rate_warmup_steps=0,
     learning_rate_decay="none",
     early_stopping_patience=12,
+    # From neighbourhood the rule is known before the first step, and there is nothing to learn.
+    item_initialisation="random",
 )
 _SPARED = ("bias", "gamma", "beta", "mean", "raw_scale", "scale_weight", "offset")
 
@@ -278,13 +280,19 @@ def test_a_run_that_starts_anew_leaves_nothing_of_the_one_before_to_go_on_from(l
 
 
 def test_a_loss_that_is_no_number_ends_the_run_with_advice():
-    broken = [ItemFeatures(name, {"text": np.full(3, np.nan)}) for name in NAMES]
     with pytest.raises(TrainingError) as error:
-        train(None, features=broken, views=("mm",))
+        train(None, CONFIG.model_copy(update={"learning_rate": 1e30}))
     assert str(error.value) == (
         "the loss is nan in epoch 1: lower training.learning_rate, "
         "or look for extreme values among the content features"
     )
+
+
+def test_content_that_is_no_number_is_told_before_training():
+    broken = [ItemFeatures(name, {"text": np.full(3, np.nan)}) for name in NAMES[:2]]
+    sound = [ItemFeatures(name, {"text": np.ones(3)}) for name in NAMES[2:]]
+    with pytest.raises(DataError, match="modality 'text': 2 of 24 items have features that are"):
+        make([*broken, *sound], views=("mm",))
 
 
 def test_weight_decay_leaves_norms_biases_and_interests_alone():
