@@ -7,7 +7,7 @@ import tensorflow as tf
 from tensorflow_recommenders.layers.factorized_top_k import TopK
 
 from bivrec_tf.features import VIEWS
-from bivrec_tf.retrieval.scores import count_better, mask_of
+from bivrec_tf.retrieval.scores import best_of_interests, count_better, mask_of
 
 ID, MM = VIEWS
 
@@ -351,11 +351,7 @@ class MultiInterestTopK(TopK):
     def _block_scores(self, views, id_weight, start, stop):
         scores = {}
         for view, query in views.items():
-            shape = tf.shape(query)
-            flat = tf.reshape(query, [-1, shape[2]])
-            logits = tf.matmul(flat, self._tables[view][start:stop], transpose_b=True)
-            by_interest = tf.reshape(logits, [shape[0], shape[1], stop - start])
-            scores[view] = tf.reduce_max(by_interest, axis=1)
+            scores[view] = best_of_interests(query, self._tables[view][start:stop])
         return self._combine(scores, id_weight, self._warm[start:stop], self._offsets[start:stop])
 
     def _interest_scores(self, views, rows):
