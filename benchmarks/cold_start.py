@@ -159,7 +159,7 @@ def main(folder: Path, output: Path, share: float, epochs: int, seed: int) -> No
     calibrated = []
     for budget in BUDGETS:
         evaluator.calibrate(validation, budget)
-        calibrated.append({"budget": budget, **measure(float(model.cold_offset))})
+        calibrated.append({"budget": budget, **measure(float(model.cold_offset.numpy()))})
     table = Table(title=f"{name}: {catalogue.num_items - catalogue.num_trained} items held out")
     for column in ("", "offset", "warm Recall@20 lost", "cold Recall@20", "cold NDCG@20"):
         table.add_column(column, justify="right")
@@ -186,7 +186,7 @@ def main(folder: Path, output: Path, share: float, epochs: int, seed: int) -> No
         "epochs": epochs,
         "held_out": catalogue.num_items - catalogue.num_trained,
         "cold_targets": targets,
-        "id_weight": float(model.id_weight),
+        "id_weight": float(model.id_weight.numpy()),
         "without_cold_items": reference,
         "content_similarity": baseline,
         "calibrated": calibrated,

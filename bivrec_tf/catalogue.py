@@ -109,8 +109,8 @@ class ItemCatalogue:
           The catalogue; trained items that `items` lacks have all modalities missing.
 
         Raises:
-          DataError: An id is empty or stands twice, counts are not as many as ids, or a modality
-            has two dimensions.
+          DataError: An id is empty or stands twice, counts are not as many as ids, a modality
+            has two dimensions, or a feature is not a finite number.
         """
         if len(counts) != len(trained_ids):
             raise DataError(f"{len(trained_ids)} item ids with {len(counts)} counts")
@@ -127,6 +127,11 @@ class ItemCatalogue:
                     raise DataError(
                         f"item {item.item_id!r}: modality {name!r} has {len(vector)} values, "
                         f"other items have {modalities[name]}"
+                    )
+                if not np.isfinite(vector).all():
+                    raise DataError(
+                        f"item {item.item_id!r}: modality {name!r} has values that are not finite "
+                        "numbers; correct them, or leave the modality out"
                     )
         gone = set(retired_ids) - by_id.keys()
         cold = sorted((by_id.keys() | gone) - set(trained_ids))

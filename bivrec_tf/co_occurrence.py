@@ -17,7 +17,7 @@ _PAIRS_AT_ONCE = 4_000_000
 
 
 def co_occurrence_vectors(
-    sequences: Iterable[np.ndarray],
+    sequences: Iterable[tuple[np.ndarray, np.ndarray]],
     num_items: int,
     dimension: int,
     window: int = WINDOW,
@@ -31,7 +31,9 @@ def co_occurrence_vectors(
     to a mean square length of 1. An item that stood near no other has a random vector.
 
     Args:
-      sequences: Batches of histories, int `[n, L]`; rows from 1, 0 is padding, on the left.
+      sequences: Batches of training windows: rows, int `[n, L]`, from 1, 0 is padding; and which
+        of them are targets, bool `[n, L]`. A pair counts where its later item is a target: windows
+        overlap, but every target stands in one of them.
       num_items: Rows without padding, V.
       dimension: Width D of a vector.
       window: Greatest distance of two items that count.
@@ -66,7 +68,7 @@ def content_kernels(
     """Regresses item vectors on content: how a modality's features say where an item stands.
 
     Args:
-      features: Standardised features, float `[V, d_m]`, of every modality.
+      features: Whitened features, float `[V, d_m]`, of every modality.
       presence: bool `[V]` of every modality.
       vectors: float `[V, D]`, as from `co_occurrence_vectors`.
       counts: `[V]`, training interactions: items with more, up to 50, weigh more.
@@ -89,7 +91,9 @@ def content_kernels(
     return kernels
 
 
-def _count(sequences: Iterable[np.ndarray], num_items: int, window: int) -> sparse.csr_matrix:
+def _count(
+    sequences: Iterable[tuple[np.ndarray, np.ndarray]], num_items: int, window: int
+) -> sparse.csr_matrix:
     total = sparse.csr_matrix((num_items, num_items))
     pairs: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     held = 0
@@ -98,11 +102,10 @@ def _count(sequences: Iterable[np.ndarray], num_items: int, window: int) -> spar
         earlier, later, weights = map(np.concatenate, zip(*pairs, strict=True))
         return total + sparse.csr_matrix((weights, (earlier, later)), shape=total.shape)
 
-    for batch in sequences:
-        batch = np.asarray(batch)
+    for batch, is_target in sequences:
         for distance in range(1, min(window, batch.shape[1] - 1) + 1):
             earlier, later = batch[:, :-distance], batch[:, distance:]
-            both = (earlier > 0) & (later > 0)
+            both = (earlier > 0) & (later > 0) & is_target[:, distance:]
             # A multiple of a power of two: sums are exact, whatever the order of batches.
             weights = np.full(int(both.sum()), round(_UNIT * distance**-0.5) / _UNIT)
             pairs.append((earlier[both] - 1, later[both] - 1, weights))
@@ -128,6 +131,8 @@ def _positive_information(counts: sparse.csr_matrix) -> sparse.csr_matrix:
 
 def _factorise(matrix: sparse.csr_matrix, dimension: int, seed: int) -> np.ndarray:
     items = matrix.shape[0]
+    if not matrix.nnz:
+        return np.zeros([items, dimension])
     if items <= 2 * dimension:
         # The iteration wants fewer vectors than there are items.
         left, strengths, _ = np.linalg.svd(matrix.toarray())

@@ -36,9 +36,9 @@ class ModelConfig(StrictModel):
     score_temperature: float = Field(1.0, gt=0, description="Divides every training score.")
     readout: Literal["max", "logsumexp", "target"] = Field(
         "logsumexp",
-        description="How K interest scores of an item become one in training; serving takes the "
-        "max. logsumexp: its smooth upper bound, which trains every interest with every target and "
-        "costs no more; target: the interest that scores the target highest scores every item.",
+        description="How K interest scores of an item become one in the full softmax; elsewhere "
+        "it is the max, as in serving. logsumexp: its smooth upper bound, which trains every "
+        "interest with every target; target: the interest that scores the target highest.",
     )
     modality_dropout: Probability = Field(
         0.0, description="Chance that a present modality counts as missing in a training step."
@@ -97,7 +97,7 @@ class LossConfig(StrictModel):
         "processors that multiply it natively.",
     )
     softmax_chunk_rows: int = Field(
-        512, ge=1, description="Positions whose full-catalogue scores are in memory at once."
+        512, ge=1, description="Interests whose scores of the catalogue are in memory at once."
     )
     sampled_negatives: int = Field(
         1024, ge=1, description="Uniformly drawn negatives of a step, beside the batch's own."

@@ -292,8 +292,8 @@ def export(
             name: {"dimension": dimension, **encoders.get(name, {})}
             for name, dimension in catalogue.modalities.items()
         },
-        "id_weight": float(model.id_weight),
-        "cold_offset": float(model.cold_offset),
+        "id_weight": float(model.id_weight.numpy()),
+        "cold_offset": float(model.cold_offset.numpy()),
         "validation": dict(metrics or {}),
     }
     if statistics is None:

@@ -14,11 +14,12 @@ from pathlib import Path
 import tensorflow as tf
 import tf_keras
 
+from bivrec_tf.co_occurrence import co_occurrence_vectors
 from bivrec_tf.config import TrainingConfig
 from bivrec_tf.errors import BivrecError, ConfigError
 from bivrec_tf.evaluation import SELECTION_METRIC, RankingEvaluator
 from bivrec_tf.models import SequentialRecommender
-from bivrec_tf.models.sequential_recommender import SEQUENCE
+from bivrec_tf.models.sequential_recommender import IS_TARGET, SEQUENCE
 
 logger = logging.getLogger(__name__)
 """Tells of every finished epoch in one line."""
@@ -112,6 +113,26 @@ def make_optimizer(
 def set_precision(config: TrainingConfig) -> None:
     """Sets the process's Keras dtype policy; call before the model is built."""
     tf_keras.mixed_precision.set_global_policy(config.precision)
+
+
+def in_float32(model: SequentialRecommender) -> SequentialRecommender:
+    """Returns a model that computes in float32, with the weights of one that may not.
+
+    What is exported is to give the same scores wherever it is rebuilt (`bivrec_tf.saved_model`).
+    Sets the process's policy.
+    """
+    if tf_keras.mixed_precision.global_policy().name == "float32":
+        return model
+    tf_keras.mixed_precision.set_global_policy("float32")
+    copy = type(model)(
+        model.config, model.catalogue, model.loss_config, model.positions_per_sequence
+    )
+    copy.build_variables()
+    weights = model.named_variables()
+    for name, variable in copy.named_variables().items():
+        variable.assign(weights[name].numpy())
+    copy.prepare_content()
+    return copy
 
 
 def device_strategy(config: TrainingConfig) -> tf.distribute.Strategy:
@@ -319,8 +340,7 @@ def fit(
     with strategy.scope():
         if getattr(model, "optimizer", None) is None:
             model.compile(optimizer=make_optimizer(config, steps))
-        # As a replica: only there do metrics that are kept for each of them take values.
-        strategy.run(model.build_variables)
+        model.build_variables()
         model.optimizer.build(model.trainable_variables)
     path = None if directory is None else Path(directory)
     if path is not None:
@@ -329,11 +349,9 @@ def fit(
     progress = _Progress(evaluator, validation_data, config.early_stopping_patience, path)
     first_epoch = progress.attach(model, resume)
     if config.item_initialisation == "co_occurrence" and model.optimizer.iterations.numpy() == 0:
-        model.start_from_co_occurrence(
-            (batch[SEQUENCE].numpy() for batch in training_data),
-            content=config.warm_start is None,
-            seed=config.seed,
-        )
+        histories = ((b[SEQUENCE].numpy(), b[IS_TARGET].numpy()) for b in training_data)
+        items, width = model.catalogue.num_trained, model.config.dimension
+        model.start_from(co_occurrence_vectors(histories, items, width, seed=config.seed))
     if verbose is None:
         verbose = 1 if sys.stdout.isatty() else 2
     extra = list(callbacks)

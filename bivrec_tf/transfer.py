@@ -42,7 +42,7 @@ def warm_start(
     """Gives a new model the multimodal view of an exported one.
 
     Taken over are the multimodal tower and, for every modality that both have from one encoder,
-    its projection with its standardisation: together they map the same content to the same
+    its projection with its whitening: together they map the same content to the same
     vectors. None of them depends on an item's id. The id view starts from nothing, as ever: ids
     of two catalogues mean different items even where they are equal.
 
@@ -83,6 +83,8 @@ def warm_start(
             variable.assign(values)
             report.loaded.append(name)
     model.prepare_content()
+    # Or the training to come would start it from other items' neighbourhood.
+    model.given_views.add(_MM)
     fits = sum(name.startswith(_TOWER) for name in report.loaded)
     unfit = [name for name in report.not_loaded if name.startswith(_TOWER)]
     if fits <= len(unfit):
@@ -115,6 +117,8 @@ def _common_modalities(model, saved, encoders, report) -> set[str]:
             report.not_loaded[name] = (
                 f"made by another encoder there ({there.get('encoder') or 'not named'})"
             )
+        elif f"whitening_{name}" not in saved.weights:
+            report.not_loaded[name] = "exported by a version that did not whiten content"
         else:
             common.add(name)
     for name in sorted(saved.modalities.keys() - model.catalogue.modalities.keys()):

@@ -164,6 +164,7 @@ def run_fn(fn_args: FnArgs) -> None:
         log_directory=os.path.join(custom[TENSORBOARD], os.path.basename(fn_args.model_run_dir)),
         verbose=0,
     )
+    model = training.in_float32(model)
     export(model, fn_args.serving_model_dir, lookup, result.metrics, encoders=encoders)
     # What could resume this training is of no more use: the model is exported.
     shutil.rmtree(checkpoints)

@@ -14,6 +14,7 @@ from bivrec_tf.errors import ConfigError, DataError
 from bivrec_tf.export import DESCRIPTION_FILE, export
 from bivrec_tf.models import BiVRec
 from bivrec_tf.saved_model import read_saved_model, restore
+from bivrec_tf.training import in_float32
 
 TRAINED = [f"item {n}" for n in range(20)]
 HISTORY = ["item 3", "cold", "item 7", "item 1"]
@@ -167,3 +168,28 @@ def test_the_description_names_encoders(folder):
         "image": {"dimension": 4},
         "text": {"dimension": 6, "encoder": "e", "fingerprint": "f"},
     }
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_a_model_trained_in_half_precision_is_exported_so_that_it_can_be_refreshed(
+    policy, tmp_path
+):
+    """Half precision rounds otherwise in every shape of a product: refresh compares to 1e-6."""
+    tf_keras.mixed_precision.set_global_policy(policy)
+    try:
+        trained = make_model()
+        assert trained._towers["mm"].compute_dtype != "float32"
+        rounded = scores(trained)
+        model = in_float32(trained)
+    finally:
+        tf_keras.mixed_precision.set_global_policy("float32")
+    found = scores(model)
+    assert float(model.id_weight) == pytest.approx(0.6)
+    for name, score in rounded.items():
+        assert found[name] == pytest.approx(score, abs=0.2)
+    export(model, tmp_path / "1")
+    again = restore(read_saved_model(tmp_path / "1"), features([*TRAINED[:18], "cold"]))
+    assert_same_scores(scores(again), found, [*TRAINED, "cold"])
+    # A model that came back is not started anew by further training.
+    again.start_from(np.ones([len(TRAINED), 8], np.float32))
+    assert_same_scores(scores(again), found, [*TRAINED, "cold"])

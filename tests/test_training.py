@@ -291,7 +291,7 @@ def test_a_loss_that_is_no_number_ends_the_run_with_advice():
 def test_content_that_is_no_number_is_told_before_training():
     broken = [ItemFeatures(name, {"text": np.full(3, np.nan)}) for name in NAMES[:2]]
     sound = [ItemFeatures(name, {"text": np.ones(3)}) for name in NAMES[2:]]
-    with pytest.raises(DataError, match="modality 'text': 2 of 24 items have features that are"):
+    with pytest.raises(DataError, match="'item 1': modality 'text' has values that are not finite"):
         make([*broken, *sound], views=("mm",))
 
 

@@ -1,6 +1,7 @@
 """Transfer between catalogues: the content part moves over, whole or in part; ids never do."""
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -66,7 +67,7 @@ def test_the_same_content_means_the_same_after_a_warm_start(big, saved):
     before = small.item_tables()["mm"]
     warm_start(small, saved, BOTH)
     rows = tf.constant([[1, 2, 3]])
-    # Each catalogue keeps its content standardised by its own statistics: equal but for rounding.
+    # Whitened again for every catalogue: equal but for rounding.
     np.testing.assert_allclose(
         small.item_tables()["mm"][:13], big.item_tables()["mm"][:13], rtol=1e-5, atol=1e-6
     )
@@ -74,6 +75,25 @@ def test_the_same_content_means_the_same_after_a_warm_start(big, saved):
     np.testing.assert_allclose(
         small.interests(rows)["mm"].vectors, big.interests(rows)["mm"].vectors, rtol=1e-4, atol=1e-5
     )
+
+
+def test_training_does_not_start_anew_what_was_taken_over(saved):
+    small = make_model(SMALL, [("text", 6), ("image", 4)], seed=2)
+    warm_start(small, saved, BOTH)
+    taken = small.item_tables()["mm"]
+    vectors = np.random.default_rng(0).normal(size=[12, 8]).astype(np.float32)
+    small.start_from(vectors)
+    np.testing.assert_array_equal(small.item_tables()["mm"], taken)
+    np.testing.assert_array_equal(small.item_tables()["id"][1:13], vectors)
+
+
+def test_a_version_that_did_not_whiten_gives_no_projection(saved):
+    older = {name: w for name, w in saved.weights.items() if name != "whitening_text"}
+    small = make_model(SMALL, [("text", 6), ("image", 4)], seed=2)
+    report = warm_start(small, replace(saved, weights=older), BOTH)
+    assert "did not whiten" in report.not_loaded["text"]
+    assert not any(name.endswith("_text") or "_text/" in name for name in report.loaded)
+    assert "content_projection/project_image/kernel" in report.loaded
 
 
 def test_nothing_of_the_id_view_leaks_across(saved):

@@ -7,7 +7,6 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from bivrec_tf.errors import DataError
 from bivrec_tf.layers.layer_normalization import LayerNormalization
 
 # Features of more values than this keep their strongest directions.
@@ -97,9 +96,6 @@ class ContentProjection(tf_keras.layers.Layer):
         Args:
           features: float `[n, modalities[m]]` for every modality `m`.
           presence: bool `[n]` for every modality.
-
-        Raises:
-          DataError: A present feature is not a finite number.
         """
         if not self.built:
             self.build(None)
@@ -107,12 +103,6 @@ class ContentProjection(tf_keras.layers.Layer):
             present = np.asarray(features[name], np.float32)[np.asarray(presence[name], bool)]
             if not len(present):
                 continue
-            finite = np.isfinite(present).all(axis=1)
-            if not finite.all():
-                raise DataError(
-                    f"modality {name!r}: {int((~finite).sum())} of {len(present)} items have "
-                    "features that are not finite numbers; correct them, or leave them out"
-                )
             mean, whitening = _whitening(present, self._whitenings[name].shape[1])
             self._means[name].assign(mean)
             self._whitenings[name].assign(whitening)

@@ -1,6 +1,6 @@
 """What every model here shares: item vectors, views, two losses, calibration and the index."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ import tensorflow_recommenders as tfrs
 import tf_keras
 
 from bivrec_tf.catalogue import ItemCatalogue
-from bivrec_tf.co_occurrence import co_occurrence_vectors, content_kernels
+from bivrec_tf.co_occurrence import content_kernels
 from bivrec_tf.config import LossConfig, ModelConfig
 from bivrec_tf.errors import ConfigError
 from bivrec_tf.features import VIEWS
@@ -82,6 +82,8 @@ class SequentialRecommender(tfrs.Model):
         if MM in config.views:
             self._build_content()
         self._retained: tuple[tf.Tensor, tf.Tensor] | None = None
+        # Views that another model gave their weights: training does not start them anew.
+        self.given_views: set[str] = set()
         probabilities = catalogue.counts[1 : catalogue.num_trained + 1].astype(np.float32)
         self._target_probabilities = probabilities / max(probabilities.sum(), 1.0)
         # Chosen on validation at the end of training, and stored with the model.
@@ -186,25 +188,22 @@ class SequentialRecommender(tfrs.Model):
             tf.cast(tf.boolean_mask(vectors, inside), table.dtype),
         )
 
-    def start_from_co_occurrence(
-        self, sequences: Iterable[np.ndarray], content: bool = True, seed: int = 0
-    ) -> None:
-        """Gives items first vectors that tell near which others they stand; before training.
+    def start_from(self, vectors: np.ndarray) -> None:
+        """Gives trained items first vectors, before training.
 
         The id view has these vectors themselves, the multimodal view what content says of them.
+        Views of `given_views` keep what they have.
 
         Args:
-          sequences: Batches of training histories, int `[n, L]`, 0 for padding.
-          content: Whether the multimodal view takes part.
-          seed: Of what is drawn.
+          vectors: float `[num_trained, D]`.
         """
-        trained = self.catalogue.num_trained
-        vectors = co_occurrence_vectors(sequences, trained, self.config.dimension, seed=seed)
-        if ID in self.config.views:
+        self.build_variables()
+        wanted = set(self.config.views) - self.given_views
+        if ID in wanted:
             self._item_embedding.start_from(vectors)
-        if MM in self.config.views and content:
+        if MM in wanted:
             known = tf.nest.map_structure(lambda part: part.numpy(), self._trained_content)
-            counts = self.catalogue.counts[1 : trained + 1]
+            counts = self.catalogue.counts[1 : len(vectors) + 1]
             kernels = content_kernels(known[0], known[1], vectors, counts)
             self._content_projection.start_from(kernels)
 
@@ -221,12 +220,15 @@ class SequentialRecommender(tfrs.Model):
 
     def build_variables(self) -> None:
         """Creates every variable, so that weights can be restored into them."""
-        width = self.config.max_history + 1
-        rows = tf.zeros([1, width], tf.int32)
-        self.compute_loss(
-            {SEQUENCE: rows, IS_TARGET: rows > 0, USER: tf.zeros([1], tf.int64)}, training=False
-        )
+        # As a replica: only there do metrics that are kept for each device take values.
+        with self.distribute_strategy.scope():
+            self.distribute_strategy.run(self._build)
         self.reset_metrics()
+
+    def _build(self) -> None:
+        rows = tf.zeros([1, self.config.max_history + 1], tf.int32)
+        inputs = {SEQUENCE: rows, IS_TARGET: rows > 0, USER: tf.zeros([1], tf.int64)}
+        self.compute_loss(inputs, training=False)
 
     def named_variables(self) -> dict[str, tf.Variable]:
         """Returns all that makes the model what it is, by name: weights, statistics, calibration.

@@ -43,6 +43,12 @@ def groups(users=200, items=40, of_a_group=10, seed=0):
     return np.array(rows)
 
 
+def targets(rows):
+    """A batch of windows in which every item is a target."""
+    rows = np.asarray(rows)
+    return rows, rows > 0
+
+
 histories = st.lists(
     st.lists(st.integers(1, 9), min_size=1, max_size=7).map(lambda h: [0] * (7 - len(h)) + h),
     min_size=1,
@@ -56,7 +62,7 @@ def test_products_of_full_vectors_are_the_information_of_a_naive_count(rows, win
     """With as many dimensions as items, `U S U'` is the matrix itself wherever it is `U S V'`."""
     expected = naive_information(rows, 9, window)
     parts = np.array_split(np.array(rows), batches)
-    found = co_occurrence._count((part for part in parts if len(part)), 9, window)
+    found = co_occurrence._count([targets(part) for part in parts], 9, window)
     found = co_occurrence._positive_information(found).toarray()
     np.testing.assert_allclose(found, expected, atol=2e-3)
     vectors = co_occurrence._factorise(co_occurrence.sparse.csr_matrix(expected), 9, 0)
@@ -74,7 +80,7 @@ def test_a_truncated_decomposition_is_the_best_of_its_rank():
 
 
 def test_items_that_stand_together_have_like_vectors():
-    vectors = co_occurrence_vectors([groups()], 40, 8)
+    vectors = co_occurrence_vectors([targets(groups())], 40, 8)
     assert vectors.shape == (40, 8) and vectors.dtype == np.float32
     assert np.mean(np.sum(vectors**2, axis=1)) == pytest.approx(1.0, rel=1e-4)
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -86,15 +92,15 @@ def test_items_that_stand_together_have_like_vectors():
 
 def test_batches_and_their_order_do_not_matter(monkeypatch):
     rows = groups()
-    whole = co_occurrence_vectors([rows], 40, 8, seed=3)
+    whole = co_occurrence_vectors([targets(rows)], 40, 8, seed=3)
     monkeypatch.setattr(co_occurrence, "_PAIRS_AT_ONCE", 50)
-    parts = np.array_split(rows[::-1], 9)
+    parts = [targets(part) for part in np.array_split(rows[::-1], 9)]
     np.testing.assert_array_equal(co_occurrence_vectors(parts, 40, 8, seed=3), whole)
-    assert np.abs(co_occurrence_vectors([rows], 40, 8, seed=4) - whole).max() > 0.1
+    assert np.abs(co_occurrence_vectors([targets(rows)], 40, 8, seed=4) - whole).max() > 0.1
 
 
 def test_an_item_without_neighbours_has_a_vector_of_its_own():
-    vectors = co_occurrence_vectors([groups()], 43, 8)
+    vectors = co_occurrence_vectors([targets(groups())], 43, 8)
     lengths = np.linalg.norm(vectors, axis=1)
     assert np.all(lengths > 0.1) and np.all(np.isfinite(vectors))
     assert np.abs(vectors[40] - vectors[41]).max() > 0.01
@@ -102,8 +108,17 @@ def test_an_item_without_neighbours_has_a_vector_of_its_own():
 
 @pytest.mark.parametrize("rows", [np.zeros([0, 4], int), np.array([[0, 0, 3]])])
 def test_nothing_to_count_leaves_random_vectors(rows):
-    vectors = co_occurrence_vectors([rows], 5, 4)
-    assert np.all(np.isfinite(vectors)) and np.linalg.matrix_rank(vectors) == 4
+    for items in (5, 60):
+        vectors = co_occurrence_vectors([targets(rows)], items, 4)
+        assert np.all(np.isfinite(vectors)) and np.linalg.matrix_rank(vectors) == 4
+
+
+def test_windows_that_overlap_count_a_pair_once():
+    whole = co_occurrence._count([targets([[1, 2, 3, 4, 5, 6]])], 6, 3)
+    rows = np.array([[0, 0, 1, 2, 3, 4], [2, 3, 4, 5, 6, 0]])
+    first_time = np.array([[False] * 2 + [True] * 4, [False] * 3 + [True] * 2 + [False]])
+    parts = co_occurrence._count([(rows, first_time)], 6, 3)
+    np.testing.assert_array_equal(parts.toarray(), whole.toarray())
 
 
 def test_kernels_predict_vectors_from_content():
@@ -149,10 +164,14 @@ def test_both_views_start_from_neighbourhood():
     before = {view: apart(table[1:]) for view, table in model.item_tables().items()}
     first = np.arange(400)[:, np.newaxis] % 2 * 60
     rows = first + generator.integers(1, 61, size=[400, 6])
-    model.start_from_co_occurrence([rows])
+    model.start_from(co_occurrence_vectors([targets(rows)], 120, 8))
     tables = model.item_tables()
-    np.testing.assert_allclose(tables["id"][1:], co_occurrence_vectors([rows], 120, 8))
+    np.testing.assert_allclose(tables["id"][1:], co_occurrence_vectors([targets(rows)], 120, 8))
     for view, table in tables.items():
         assert apart(table[1:]) > before[view] + 0.3
+    # Names of weights do not depend on what was called first.
+    unbuilt = BiVRec(ModelConfig(dimension=8, max_history=6), catalogue)
+    unbuilt.start_from(tables["id"][1:].numpy())
+    assert unbuilt.named_variables().keys() == model.named_variables().keys()
     # Equal content is an equal vector, whatever stood near it.
     np.testing.assert_array_equal(tables["mm"][4], tables["mm"][120])
