@@ -51,7 +51,7 @@ def curve(devices: int, strategy: str) -> dict:
     )
     with device_strategy(config).scope():
         model = BiVRec(model_config, catalogue)
-        model.distribute_strategy.run(model.build_variables)
+        model.build_variables()
     # Variables of several devices are drawn in another order.
     for variable in model.trainable_variables:
         drawn = np.random.default_rng(0).normal(scale=0.3, size=variable.shape)
