@@ -102,7 +102,8 @@ def parts(batch: int, dtype: str) -> dict[str, Callable]:
             with tf.GradientTape() as tape:
                 tape.watch(inputs)
                 outputs = forward()
-                total = tf.add_n([tf.reduce_sum(tf.square(part)) for part in outputs])
+                squares = [tf.square(tf.cast(part, tf.float32)) for part in outputs]
+                total = tf.add_n([tf.reduce_sum(square) for square in squares])
             watched = tape.watched_variables()
             return tape.gradient(total, [*inputs, *watched])
 
