@@ -117,10 +117,8 @@ class ContentProjection(tf_keras.layers.Layer):
         if not self.built:
             self.build(None)
         share = np.eye(self.dimension) / len(self.modalities) ** 0.5
-        if not self._output.built:
-            with tf.name_scope(self._output.name):
-                self._output.build([None, len(self.modalities) * self.dimension])
-        self._output.kernel.assign(np.tile(share, [len(self.modalities), 1]))
+        output = _built(self._output, len(self.modalities) * self.dimension)
+        output.kernel.assign(np.tile(share, [len(self.modalities), 1]))
         for name, kernel in kernels.items():
             self._layer(name).kernel.assign(kernel)
 
@@ -149,12 +147,7 @@ class ContentProjection(tf_keras.layers.Layer):
 
     def _layer(self, name: str) -> tf_keras.layers.Dense:
         """The dense layer of a modality, built."""
-        layer = self._projections[name]
-        if not layer.built:
-            # As Keras names what a layer builds when it is called.
-            with tf.name_scope(layer.name):
-                layer.build([None, self._whitenings[name].shape[1]])
-        return layer
+        return _built(self._projections[name], self._whitenings[name].shape[1])
 
     def get_config(self):
         return {
@@ -163,6 +156,15 @@ class ContentProjection(tf_keras.layers.Layer):
             "dimension": self.dimension,
             "modality_dropout": self.modality_dropout,
         }
+
+
+def _built(layer: tf_keras.layers.Dense, width: int) -> tf_keras.layers.Dense:
+    """Returns a layer, built for inputs of a width."""
+    if not layer.built:
+        # As Keras names what a layer builds when it is called.
+        with tf.name_scope(layer.name):
+            layer.build([None, width])
+    return layer
 
 
 def _whitening(features: np.ndarray, components: int) -> tuple[np.ndarray, np.ndarray]:
