@@ -36,12 +36,12 @@ def batches(model):
     rng = np.random.default_rng(1)
     names = [*model.catalogue.item_ids[1:], "unknown"]
     sequences = []
-    for _ in range(20):
+    for _ in range(100):
         drawn = rng.permutation(names).tolist()
         cut, targets = rng.integers(0, 7), rng.integers(1, 4)
         sequences.append(("u", drawn[:cut], drawn[cut : cut + targets]))
     lookup = data.ItemLookup(model.catalogue)
-    return data.evaluation_batches(data.serialize_sequences(sequences), lookup, 10)
+    return data.evaluation_batches(data.serialize_sequences(sequences), lookup, 80)
 
 
 def naive_ranks(model, batch, id_weight, cold_offset, filter_seen):
