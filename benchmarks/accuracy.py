@@ -7,6 +7,9 @@ Hyper-parameters are those of `configs/DATA.yaml`, the pipeline's own, or of `--
 baseline has of its own is in `benchmarks/configs`. `--set training.epochs=3` changes one. Epochs
 are chosen on the validation split; the test split is ranked once, at the end, with seen items
 filtered and without. `benchmarks/report.py` makes tables of the results.
+
+Transfer of the multimodal view: `--export FOLDER` writes the trained model, `--warm-start FOLDER`
+starts another data set's from it, and `--share 0.1` shows training a tenth of the users.
 """
 
 import dataclasses
@@ -23,12 +26,15 @@ import tensorflow as tf
 import tf_keras
 import yaml
 
-from benchmarks.prepared import prepare
+from benchmarks.prepared import encoders_of, prepare
 from bivrec_tf import data, training
 from bivrec_tf.config import ModelConfig, TrainingConfig
 from bivrec_tf.errors import BivrecError
 from bivrec_tf.evaluation import RankingEvaluator, ranking_metrics
+from bivrec_tf.export import export
 from bivrec_tf.models import MODEL_NAMES, create_model, uses_content
+from bivrec_tf.saved_model import read_saved_model
+from bivrec_tf.transfer import warm_start
 from components.sequence_builder.sequence_config import SequenceConfig
 from components.sequence_builder.statistics import HEAD_SHARE, MIDDLE_SHARE
 
@@ -168,6 +174,9 @@ def joined(parts) -> np.ndarray:
 )
 @click.option("--noise", multiple=True, type=float, help="Share of test items made random, too.")
 @click.option("--insert", multiple=True, type=float, help="Share of random items inserted, too.")
+@click.option("--share", default=1.0, show_default=True, help="Of the users, shown to training.")
+@click.option("--warm-start", "source", type=click.Path(exists=True, path_type=Path))
+@click.option("--export", "export_to", type=click.Path(path_type=Path), help="A folder, new.")
 @click.option("--threads", default=0, help="Threads of an operation; 0: all cores.")
 def main(
     name,
@@ -182,6 +191,9 @@ def main(
     ranks,
     noise,
     insert,
+    share,
+    source,
+    export_to,
     threads,
 ) -> None:
     """Trains, evaluates, writes."""
@@ -198,7 +210,7 @@ def main(
         protocol=protocol, max_history=config.max_history, window_overlap=1, max_seen=2048
     )
     try:
-        prepared = prepare(root / name, sequences, cache, uses_content(model_name))
+        prepared = prepare(root / name, sequences, cache, uses_content(model_name), share)
         tf_keras.utils.set_random_seed(seed)
         training.set_precision(options)
         with training.device_strategy(options).scope():
@@ -209,6 +221,8 @@ def main(
                 options.loss,
                 options.positions_per_sequence,
             )
+        if source is not None:
+            warm_start(model, read_saved_model(source), encoders_of(prepared.catalogue))
     except BivrecError as error:
         click.echo(f"skipped: {error}", err=True)
         sys.exit(4)
@@ -248,6 +262,8 @@ def main(
         "model": model_name,
         "protocol": protocol,
         "seed": seed,
+        "training_share": share,
+        "warm_start": None if source is None else source.name,
         "configuration": {
             "model": model.config.model_dump(mode="json"),
             "training": options.model_dump(mode="json"),
@@ -270,6 +286,9 @@ def main(
         "id_weight": float(model.id_weight.numpy()),
         "cold_offset": float(model.cold_offset.numpy()),
     }
+    if export_to is not None:
+        in_use = training.in_float32(model)
+        export(in_use, export_to, encoders=encoders_of(prepared.catalogue))
     evaluators = {"": RankingEvaluator(model), "_unfiltered": RankingEvaluator(model, False)}
     held_out = {split: prepared.batches(split) for split in ("validation", "test")}
     wanted = [("validation", "", ""), ("test", "", ""), ("test", "", "_unfiltered")]

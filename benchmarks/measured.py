@@ -44,6 +44,21 @@ class Runs:
     results: dict[int, dict[str, Any]]
     ranks: dict[int, Path]
 
+    @property
+    def training_share(self) -> float:
+        """Share of the users whom training saw."""
+        return next(iter(self.results.values())).get("training_share", 1.0)
+
+    @property
+    def warm_start(self) -> str | None:
+        """The exported model that the multimodal view started from, if any."""
+        return next(iter(self.results.values())).get("warm_start")
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+        return next(iter(self.results.values()))["model"]
+
     def values(self, part: str, metric: str) -> list[float]:
         """Returns a metric of a part of the results, such as `test`, by seed."""
         return [found[part][metric] for found in self.results.values() if part in found]
@@ -102,7 +117,8 @@ def label_of(stem: str, found: Mapping[str, Any]) -> str:
 def _identity(found: Mapping[str, Any]) -> str:
     settings = json.loads(json.dumps(found["configuration"]))
     settings["training"].pop("seed", None)
-    return json.dumps([found["model"], settings, found["data_fingerprint"]], sort_keys=True)
+    parts = [found["model"], settings, found["data_fingerprint"], found.get("warm_start")]
+    return json.dumps(parts, sort_keys=True)
 
 
 def interval_over_seeds(values: Sequence[float]) -> Interval:

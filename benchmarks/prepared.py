@@ -34,6 +34,7 @@ from components.sequence_builder.user_sequences import (
 from components.table_example_gen import cells
 
 _TEXT_COLUMNS = ("title", "genres", "directors", "actors", "plot")
+_ENCODERS = {"text": "minilm", "image": "efficientnet-lite0"}
 _FORMAT = 1
 _ENCODE_AT_ONCE = 256
 
@@ -87,7 +88,13 @@ class Prepared:
         return tf.data.Dataset.from_generator(generate, output_signature=spec).cache()
 
 
-def prepare(folder: Path, config: SequenceConfig, cache: Path, content: bool = True) -> Prepared:
+def prepare(
+    folder: Path,
+    config: SequenceConfig,
+    cache: Path,
+    content: bool = True,
+    training_share: float = 1.0,
+) -> Prepared:
     """Reads, splits and encodes a data set, or what is left of it from an earlier run.
 
     Args:
@@ -95,6 +102,8 @@ def prepare(folder: Path, config: SequenceConfig, cache: Path, content: bool = T
       config: Protocol, longest history, overlap of windows.
       cache: Where splits and vectors are kept.
       content: Whether to encode the items' texts and pictures.
+      training_share: Share of the users, drawn by a hash of their id, whom training sees; of the
+        others there are only the held-out examples.
 
     Raises:
       ConfigError: There is no such data set.
@@ -106,10 +115,11 @@ def prepare(folder: Path, config: SequenceConfig, cache: Path, content: bool = T
             "tables there (docs/benchmarks.md), or name another folder with --root."
         )
     digest = hashlib.sha256(table.read_bytes())
-    digest.update(json.dumps([_FORMAT, config.model_dump(mode="json")]).encode())
+    own = [] if training_share == 1.0 else [training_share]
+    digest.update(json.dumps([_FORMAT, config.model_dump(mode="json"), *own]).encode())
     fingerprint = digest.hexdigest()[:16]
     file = cache / f"{folder.name}-{config.protocol}-{fingerprint}.npz"
-    arrays = _kept(file, lambda: _split(pd.read_parquet(table), config))
+    arrays = _kept(file, lambda: _split(pd.read_parquet(table), config, training_share))
     vectors = _content(folder, cache) if content else {}
     trained = arrays["trained"].tolist()
     # Cold items count for something only where their content is known.
@@ -137,7 +147,17 @@ def prepare(folder: Path, config: SequenceConfig, cache: Path, content: bool = T
     return Prepared(catalogue, unpack(features.TRAIN_SPLIT), held_out, fingerprint)
 
 
-def _split(interactions: pd.DataFrame, config: SequenceConfig) -> dict[str, np.ndarray]:
+def encoders_of(catalogue: ItemCatalogue) -> dict[str, dict[str, str]]:
+    """Returns the encoder and its fingerprint for every modality of a prepared catalogue."""
+    return {
+        name: {"encoder": _ENCODERS[name], "fingerprint": load_encoder(_ENCODERS[name]).fingerprint}
+        for name in catalogue.modalities
+    }
+
+
+def _split(
+    interactions: pd.DataFrame, config: SequenceConfig, training_share: float
+) -> dict[str, np.ndarray]:
     table = interactions.assign(row=np.arange(len(interactions)))
     table["item_id"] = table.item_id.astype(str)
     table["user_id"] = table.user_id.astype(str)
@@ -161,6 +181,8 @@ def _split(interactions: pd.DataFrame, config: SequenceConfig) -> dict[str, np.n
         part, events = users[user]
         every.update(event[2] for event in events)
         seen = training_events(events, part, cuts, config)
+        if _place_of(user) >= training_share:
+            seen = []
         for event in seen:
             counts[event[2]] = counts.get(event[2], 0) + 1
         for draft in training_drafts(seen, config):
@@ -184,6 +206,12 @@ def _split(interactions: pd.DataFrame, config: SequenceConfig) -> dict[str, np.n
             arrays[f"{split}_{name}"] = np.array(_flat(parts), np.int32)
             arrays[f"{split}_{name}_ends"] = np.cumsum([len(part) for part in parts])
     return arrays
+
+
+def _place_of(user: str) -> float:
+    """A user's place among all of them, uniform in [0, 1): every share holds the smaller ones."""
+    digest = hashlib.sha256(b"training share:" + user.encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def _k_core(users, config: SequenceConfig):
@@ -214,7 +242,7 @@ def _content(folder: Path, cache: Path) -> dict[str, dict[str, np.ndarray]]:
     if "image" in items:
         paths = {i: folder / p for i, p in zip(items.item_id, items.image, strict=True) if p}
         contents = {i: path.read_bytes() for i, path in paths.items() if path.is_file()}
-        found["image"] = _encoded(contents, "efficientnet-lite0", folder, cache)
+        found["image"] = _encoded(contents, _ENCODERS["image"], folder, cache)
     return found
 
 
@@ -233,7 +261,7 @@ def text_vectors(folder: Path, cache: Path) -> dict[str, np.ndarray]:
     rows = pa.Table.from_pandas(items[columns], preserve_index=False).to_pylist()
     texts = [join_texts([cells.texts(row[column]) for column in columns]) for row in rows]
     contents = {i: text for i, text in zip(items.item_id, texts, strict=True) if text}
-    return _encoded(contents, "minilm", folder, cache)
+    return _encoded(contents, _ENCODERS["text"], folder, cache)
 
 
 def _items(folder: Path) -> pd.DataFrame:

@@ -92,6 +92,20 @@ def slices_table(labels: Mapping[str, Runs], metric: str = "ndcg_at_20") -> str:
     return table([_title(metric), "examples", *(runs.label for runs in ordered)], rows)
 
 
+def shares_table(labels: Mapping[str, Runs], metric: str = "ndcg_at_20") -> str:
+    """Returns a metric by share of the training users: from scratch, and from another model."""
+    cells: dict[str, dict[float, str]] = {}
+    for runs in _ordered(labels):
+        start = f"{runs.model} from {runs.warm_start}" if runs.warm_start else runs.model
+        for view, part in (("", "test"), (", multimodal view", "test_mm_view")):
+            found = runs.interval(part, metric)
+            if found is not None:
+                cells.setdefault(start + view, {})[runs.training_share] = found.text()
+    shares = sorted({share for row in cells.values() for share in row})
+    rows = [[name, *(row.get(share, "") for share in shares)] for name, row in cells.items()]
+    return table([_title(metric), *(f"{share:.0%} of the users" for share in shares)], rows)
+
+
 def cost_table(labels: Mapping[str, Runs]) -> str:
     """Returns what training took; seconds are of training alone, without evaluation."""
     rows = []
@@ -198,12 +212,24 @@ def _save(figure, axis, path: Path) -> None:
 
 def report(data: str, protocol: str, labels: dict[str, Runs], pairs, folder: Path) -> str:
     """Writes the plots of one data set and returns its tables."""
-    models = {label: runs for label, runs in labels.items() if label in MODEL_NAMES}
+    # Peers have labels of their own, which are their models' names too.
+    models = {
+        label: runs
+        for label, runs in labels.items()
+        if label in MODEL_NAMES or runs.model not in MODEL_NAMES
+    }
+    transferred = {
+        label: runs
+        for label, runs in labels.items()
+        if runs.training_share < 1 or runs.warm_start is not None
+    }
+    compared = {runs.model for runs in transferred.values()}
     changed = {
         label: runs
         for label, runs in labels.items()
-        if label == "bivrec" or label not in MODEL_NAMES
+        if label == "bivrec" or label not in models.keys() | transferred.keys()
     }
+    in_full = {label: labels[label] for label in compared & labels.keys()}
     example = next(iter(next(iter(labels.values())).results.values()))
     parts = [
         f"## {data}, {protocol}\n",
@@ -216,6 +242,7 @@ def report(data: str, protocol: str, labels: dict[str, Runs], pairs, folder: Pat
         ("Pairs on the same users", pairs_table(labels, pairs)),
         ("Views", views_table(models)),
         ("Ablations", accuracy_table(changed) if len(changed) > 1 else ""),
+        ("Shares of the data and transfer", shares_table({**in_full, **transferred})),
         ("Kinds of users and targets", slices_table(models)),
         ("Cost", cost_table(models)),
     ):

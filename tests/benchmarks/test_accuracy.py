@@ -1,6 +1,7 @@
 """`benchmarks.accuracy` as it is run: a process of its own, and what it leaves behind."""
 
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -28,6 +29,8 @@ FAST = [
 
 def run(data_root, folder, *arguments):
     changes = [part for change in FAST for part in ("--set", change)]
+    # As in a user's shell: what this process has chosen is not chosen there.
+    environment = {k: v for k, v in os.environ.items() if k != "TF_USE_LEGACY_KERAS"}
     return subprocess.run(
         [sys.executable, "-m", "benchmarks.accuracy", "--root", str(data_root)]
         + ["--cache", str(folder / "cache"), "--ranks", str(folder / "ranks"), "--threads", "1"]
@@ -36,6 +39,7 @@ def run(data_root, folder, *arguments):
         capture_output=True,
         text=True,
         timeout=300,
+        env=environment,
     )
 
 
@@ -143,6 +147,25 @@ def test_a_data_set_that_cannot_be_had_is_skipped(data_root, tmp_path):
         assert "skipped" in done.stderr and reason in done.stderr
         assert "Traceback" not in done.stderr
         assert not (tmp_path / "out.json").exists()
+
+
+@pytest.mark.slow
+def test_the_multimodal_view_moves_to_a_share_of_another_training(data_root, tmp_path):
+    source, out = tmp_path / "source", tmp_path / "walks-bivrec-1.json"
+    arguments = ["--data", "walks", "--model", "bivrec", "--json", str(out)]
+    done = run(data_root, tmp_path, *arguments, "--export", str(source))
+    assert done.returncode == 0, done.stderr
+    moved = {}
+    # One step of nothing: what the view ranks is what it brought.
+    for name, more in (("scratch", []), ("warm", ["--warm-start", str(source)])):
+        still = ["--set", "training.learning_rate=1e-12", "--set", "training.epochs=1"]
+        done = run(data_root, tmp_path, *arguments, *still, "--share", "0.5", *more)
+        assert done.returncode == 0, done.stderr
+        moved[name] = json.loads(out.read_text())
+    assert moved["warm"]["training_share"] == 0.5
+    assert moved["warm"]["warm_start"] == "source" and moved["scratch"]["warm_start"] is None
+    assert moved["warm"]["windows"] == moved["scratch"]["windows"]
+    assert moved["warm"]["test_mm_view"] != moved["scratch"]["test_mm_view"]
 
 
 def split_of(histories, targets, counts=(40, 30, 20, 6, 4)):

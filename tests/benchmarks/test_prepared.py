@@ -166,3 +166,26 @@ def test_batches_are_those_of_evaluation(data_root, tmp_path):
 def test_a_data_set_that_is_not_there_says_so(tmp_path):
     with pytest.raises(ConfigError, match="interactions.parquet does not exist"):
         prepare(tmp_path / "nowhere", SequenceConfig(), tmp_path, content=False)
+
+
+def test_a_share_of_the_users_is_shown_to_training_and_all_are_tested(data_root, tmp_path):
+    config = SequenceConfig(protocol="leave_one_out", max_history=6, window_overlap=1)
+    found = {
+        share: prepare(data_root / "walks", config, tmp_path, training_share=share)
+        for share in (0.2, 0.6, 1.0)
+    }
+    users = {s: {user for user, _, _ in prepared.windows} for s, prepared in found.items()}
+    assert users[0.2] < users[0.6] < users[1.0]
+    assert len(users[0.6]) == pytest.approx(0.6 * len(users[1.0]), abs=10)
+    assert len({prepared.fingerprint for prepared in found.values()}) == 3
+    ids = {}
+    for share, prepared in found.items():
+        names = np.array(["", *prepared.catalogue.item_ids[1:], "?"])
+        ids[share] = [
+            (user, names[target].tolist()) for user, _, target in prepared.held_out["test"]
+        ]
+        of_training = [row for _, _, target in prepared.windows for row in target]
+        counts = np.bincount(of_training, minlength=prepared.catalogue.num_trained + 1)
+        # A window's first item is nobody's target, and counts none the less.
+        assert (prepared.catalogue.counts[1 : len(counts)] >= counts[1:]).all()
+    assert ids[0.2] == ids[0.6] == ids[1.0]

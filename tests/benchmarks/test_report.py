@@ -190,3 +190,25 @@ def test_a_label_is_what_stands_between_data_and_seed():
     assert label_of("ml-1m-bivrec-no_mm-3", found) == "bivrec-no_mm"
     assert label_of("ml-1m-3", found) == "bivrec"
     assert label_of("some-try", found) == "bivrec"
+
+
+def test_shares_and_transfer_stand_in_a_table_of_their_own(tmp_path):
+    full = write(tmp_path, "bivrec", 0, 50)
+    tenth = write(tmp_path, "bivrec-tenth", 0, 90, training_share=0.1)
+    moved = write(tmp_path, "bivrec-moved", 0, 70, training_share=0.1, warm_start="shop")
+    text = report(tmp_path).output
+    table = text.split("### Shares of the data and transfer")[1].split("###")[0]
+    rows = {
+        cells[0]: cells[1:]
+        for cells in (
+            [cell.strip() for cell in line.strip("|").split("|")]
+            for line in table.strip().splitlines()
+        )
+    }
+    assert rows["NDCG@20"] == ["10% of the users", "100% of the users"]
+    value = {name: f"{found['test']['ndcg_at_20']:.4f}" for name, found in
+             (("full", full), ("tenth", tenth), ("moved", moved))}  # fmt: skip
+    assert rows["bivrec"] == [value["tenth"], value["full"]]
+    assert rows["bivrec from shop"] == [value["moved"], ""]
+    assert "bivrec-tenth" not in text.split("### Accuracy")[1].split("###")[0]
+    assert "### Ablations" not in text
