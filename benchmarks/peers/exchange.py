@@ -68,22 +68,24 @@ def write(name: str, max_history: int, root: Path, folder: Path) -> None:
 @main.command()
 @click.option("--folder", required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--json", "out", required=True, type=click.Path(path_type=Path))
-def read(folder: Path, out: Path) -> None:
+@click.option(
+    "--ranks",
+    "ranks_folder",
+    default=str(HERE.parent / "output" / "benchmarks" / "ranks"),
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Where the ranks of every example go, for paired tests.",
+)
+def read(folder: Path, out: Path, ranks_folder: Path) -> None:
     """Measures `recommended.csv` (user, item, rank) by the project's own metrics."""
     facts = json.loads((folder / "split.json").read_text())
     prepared = _prepared(facts["data"], facts["max_history"], Path(facts["root"]))
-    lists = pd.read_csv(folder / "recommended.csv")
-    place = {(u, i): r for u, i, r in lists[["user", "item", "rank"]].itertuples(index=False)}
-    ranks = np.array(
-        [
-            [place.get((user, int(target[0])), NEVER)]
-            for user, _, target in prepared.held_out["test"]
-        ]
-    )
-    deepest = int(lists["rank"].max())
-    if deepest < max(CUT_OFFS):
-        raise click.ClickException(f"{folder}: lists of {deepest}, expected {max(CUT_OFFS)}")
+    ranks = _ranks(folder / "recommended.csv", prepared.held_out["test"])
     run = json.loads((folder / "run.json").read_text())
+    curve = []
+    for epoch, seconds in run.pop("points"):
+        found = _ranks(folder / f"validation-{epoch}.csv", prepared.held_out["validation"])
+        curve.append([seconds, None, summary(found)["ndcg_at_10"]])
     result = {
         "data": facts["data"],
         "protocol": "leave_one_out",
@@ -91,13 +93,30 @@ def read(folder: Path, out: Path) -> None:
         "items": prepared.catalogue.num_trained,
         "training_targets": int(prepared.catalogue.counts.sum()),
         "examples": {split: len(found) for split, found in prepared.held_out.items()},
+        "windows_per_second": run["configuration"]["training"]["epochs"]
+        * len(prepared.windows)
+        / run["training_seconds"],
+        "curve": curve,
         **run,
         "test": summary(ranks),
         "slices": slices(prepared, ranks),
     }
+    ranks_folder.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(ranks_folder / f"{out.stem}.npz", test=ranks)
     out.write_text(json.dumps(result, indent=1))
     shown = {name: round(result["test"][name], 4) for name in ("ndcg_at_10", "hit_rate_at_10")}
     click.echo(f"test: {shown}")
+
+
+def _ranks(file: Path, examples: list) -> np.ndarray:
+    """Ranks `[n, 1]` of the examples' targets in a table of recommendations."""
+    lists = pd.read_csv(file)
+    deepest = int(lists["rank"].max())
+    if deepest < max(CUT_OFFS):
+        raise click.ClickException(f"{file}: lists of {deepest}, expected {max(CUT_OFFS)}")
+    columns = lists[["user", "item", "rank"]]
+    place = {(user, item): rank for user, item, rank in columns.itertuples(index=False)}
+    return np.array([[place.get((user, int(target[0])), NEVER)] for user, _, target in examples])
 
 
 if __name__ == "__main__":
