@@ -29,6 +29,7 @@ from bivrec_tf.config import LossConfig, ModelConfig, TrainingConfig
 from bivrec_tf.losses import CatalogueSoftmax
 from bivrec_tf.models import create_model
 from bivrec_tf.models.sequential_recommender import IS_TARGET, SEQUENCE, USER
+from bivrec_tf.precision import BFloat16Products, set_policy
 from bivrec_tf.training import make_optimizer
 
 ITEMS, CONTENT, COMPONENTS, HISTORY, WIDTH, INTERESTS = 7_050, 1_664, 256, 20, 64, 4
@@ -158,8 +159,8 @@ def whole_step(batch: int, dtype: str) -> Callable:
     type=click.Choice(["float32", "bfloat16"]),
     default=("float32", "bfloat16"),
     show_default=True,
-    help="float32 for everything; bfloat16 for the softmax over the catalogue, with Keras' policy "
-    "mixed_bfloat16 for the layers.",
+    help="float32 for everything; bfloat16 for the products of dense layers and of the softmax "
+    "over the catalogue.",
 )
 @click.option("--seconds", default=4.0, show_default=True, help="Spent on every measurement.")
 @click.option(
@@ -181,8 +182,7 @@ def main(batches, dtypes, seconds, threads_of_an_operation, out) -> None:
     for batch in batches:
         needed = arithmetic(batch)
         for dtype in dtypes:
-            policy = "float32" if dtype == "float32" else "mixed_bfloat16"
-            tf_keras.mixed_precision.set_global_policy(policy)
+            set_policy("float32" if dtype == "float32" else BFloat16Products.NAME)
             functions = {**parts(batch, dtype), "whole step": whole_step(batch, dtype)}
             for name, function in functions.items():
                 spent = seconds_of(function, seconds)

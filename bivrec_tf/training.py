@@ -20,6 +20,7 @@ from bivrec_tf.errors import BivrecError, ConfigError
 from bivrec_tf.evaluation import SELECTION_METRIC, RankingEvaluator
 from bivrec_tf.models import SequentialRecommender
 from bivrec_tf.models.sequential_recommender import IS_TARGET, SEQUENCE
+from bivrec_tf.precision import set_policy
 
 logger = logging.getLogger(__name__)
 """Tells of every finished epoch in one line."""
@@ -112,7 +113,7 @@ def make_optimizer(
 
 def set_precision(config: TrainingConfig) -> None:
     """Sets the process's Keras dtype policy; call before the model is built."""
-    tf_keras.mixed_precision.set_global_policy(config.precision)
+    set_policy(config.precision)
 
 
 def in_float32(model: SequentialRecommender) -> SequentialRecommender:

@@ -3,6 +3,7 @@
 from bivrec_tf.layers.cluster_attention import ClusterAttention
 from bivrec_tf.layers.content_projection import ContentProjection
 from bivrec_tf.layers.context_block import ContextBlock
+from bivrec_tf.layers.dense import Dense
 from bivrec_tf.layers.dropout import Dropout
 from bivrec_tf.layers.gaussian_attention import GaussianAttention
 from bivrec_tf.layers.interest_decomposition import InterestDecomposition
@@ -14,6 +15,7 @@ __all__ = [
     "ClusterAttention",
     "ContentProjection",
     "ContextBlock",
+    "Dense",
     "Dropout",
     "GaussianAttention",
     "InterestDecomposition",

@@ -5,6 +5,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
+from bivrec_tf.layers.dense import Dense
 from bivrec_tf.layers.gaussian_attention import GaussianPool, attend
 from bivrec_tf.layers.masking import visible
 
@@ -66,8 +67,8 @@ class ClusterAttention(tf_keras.layers.Layer):
 
     def build(self, input_shape):
         dimension = int(input_shape[-1])
-        self._key = tf_keras.layers.Dense(dimension, use_bias=False, name="key")
-        self._value = tf_keras.layers.Dense(dimension, use_bias=False, name="value")
+        self._key = Dense(dimension, use_bias=False, name="key")
+        self._value = Dense(dimension, use_bias=False, name="value")
         super().build(input_shape)
 
     def call(self, tokens, mask, positions, pool: GaussianPool, training=None):
@@ -75,7 +76,8 @@ class ClusterAttention(tf_keras.layers.Layer):
         valid = tf.cast(mask, tf.float32)[:, tf.newaxis, :]
         allocation = tf.nn.softmax(logits / self.temperature, axis=1) * valid
         assignment = self._assign(logits, training) * valid
-        given = tf.where(visible(mask, positions)[:, :, tf.newaxis], assignment[:, tf.newaxis], 0.0)
+        seen = visible(mask, positions)[:, :, tf.newaxis]
+        given = tf.where(seen, tf.expand_dims(assignment, 1), 0.0)
         shares = given / (tf.reduce_sum(given, axis=-1, keepdims=True) + _PRIOR_COUNT)
         return attend(shares, self._value(tokens)), allocation
 

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from bivrec_tf.layers.dense import Dense
 from bivrec_tf.layers.layer_normalization import LayerNormalization
 
 # Features of more values than this keep their strongest directions.
@@ -65,11 +66,10 @@ class ContentProjection(tf_keras.layers.Layer):
         self._whitenings: dict[str, tf.Variable] = {}
         self._missing: dict[str, tf.Variable] = {}
         self._projections = {
-            name: tf_keras.layers.Dense(dimension, name=f"project_{name}")
-            for name in self.modalities
+            name: Dense(dimension, name=f"project_{name}") for name in self.modalities
         }
         self._norms = {name: LayerNormalization(name=f"norm_{name}") for name in self.modalities}
-        self._output = tf_keras.layers.Dense(dimension, use_bias=False, name="output")
+        self._output = Dense(dimension, use_bias=False, name="output")
         # Vectors of length about 1, as in the id table: the two views start on one scale.
         self._output_norm = LayerNormalization(dimension**-0.5, name="output_norm")
 
@@ -145,7 +145,7 @@ class ContentProjection(tf_keras.layers.Layer):
             parts.append(tf.where(present[:, tf.newaxis], projected, missing))
         return self._output_norm(self._output(tf.concat(parts, axis=-1)))
 
-    def _layer(self, name: str) -> tf_keras.layers.Dense:
+    def _layer(self, name: str) -> Dense:
         """The dense layer of a modality, built."""
         return _built(self._projections[name], self._whitenings[name].shape[1])
 
@@ -158,7 +158,7 @@ class ContentProjection(tf_keras.layers.Layer):
         }
 
 
-def _built(layer: tf_keras.layers.Dense, width: int) -> tf_keras.layers.Dense:
+def _built(layer: Dense, width: int) -> Dense:
     """Returns a layer, built for inputs of a width."""
     if not layer.built:
         # As Keras names what a layer builds when it is called.

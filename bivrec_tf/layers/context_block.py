@@ -5,6 +5,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
+from bivrec_tf.layers.dense import Dense
 from bivrec_tf.layers.dropout import Dropout
 from bivrec_tf.layers.layer_normalization import LayerNormalization
 from bivrec_tf.layers.masking import masked_softmax
@@ -53,9 +54,9 @@ class ContextBlock(tf_keras.layers.Layer):
 
     def build(self, input_shape):
         dimension = int(input_shape[-1])
-        self._query_key_value = tf_keras.layers.Dense(3 * dimension, name="query_key_value")
+        self._query_key_value = Dense(3 * dimension, name="query_key_value")
         self._output = residual_dense(dimension, name="output")
-        self._expand = tf_keras.layers.Dense(4 * dimension, activation="gelu", name="expand")
+        self._expand = Dense(4 * dimension, activation="gelu", name="expand")
         self._contract = residual_dense(dimension, name="contract")
         self._distance_bias = self.add_weight(
             "distance_bias", [self.num_heads, self.max_distance], initializer="zeros"

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 import tf_keras
 
+from bivrec_tf.layers.dense import Dense
 from bivrec_tf.layers.masking import masked_softmax, visible
 
 # First values. A sample must resemble its mean (sigma well below the spread of the means), or
@@ -66,13 +67,13 @@ class GaussianAttention(tf_keras.layers.Layer):
     def build(self, input_shape):
         dimension = int(input_shape[-1])
         variance = _INITIAL_KEY_VARIANCE if self.gaussian else 1.0 / dimension
-        self._key = tf_keras.layers.Dense(
+        self._key = Dense(
             dimension,
             use_bias=False,
             kernel_initializer=tf_keras.initializers.VarianceScaling(variance),
             name="key",
         )
-        self._value = tf_keras.layers.Dense(dimension, use_bias=False, name="value")
+        self._value = Dense(dimension, use_bias=False, name="value")
         self._mean = self.add_weight(
             "mean",
             [self.num_interests, dimension],
@@ -95,12 +96,12 @@ class GaussianAttention(tf_keras.layers.Layer):
         log_density = self._log_density(query, self._key(tokens))
         values = self._value(tokens)
         weights = masked_softmax(
-            log_density[:, tf.newaxis], visible(mask, positions)[:, :, tf.newaxis]
+            tf.expand_dims(log_density, 1), visible(mask, positions)[:, :, tf.newaxis]
         )
         return GaussianPool(attend(weights, values), log_density, values, query)
 
     def _query(self, batch, training):
-        mean = tf.cast(self._mean, tf.float32)[tf.newaxis]
+        mean = tf.expand_dims(tf.cast(self._mean, tf.float32), 0)
         if not training or not self.gaussian:
             return tf.repeat(mean, batch, axis=0)
         noise = tf.random.normal([batch, *self._mean.shape])

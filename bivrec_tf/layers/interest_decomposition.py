@@ -101,7 +101,7 @@ class InterestDecomposition(tf_keras.layers.Layer):
             allocation = tf.nn.softmax(pool.log_density, axis=1)
             allocation *= tf.cast(mask, tf.float32)[:, tf.newaxis]
             state = pool.pooled
-        present = tf.gather(context, positions, batch_dims=1)[:, :, tf.newaxis]
+        present = tf.expand_dims(tf.gather(context, positions, batch_dims=1), 2)
         interests = present + self._output(self._pool_norm(state))
         return self._norm(interests + tf.cast(self._offset, interests.dtype)), allocation
 

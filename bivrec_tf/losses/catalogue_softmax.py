@@ -71,7 +71,11 @@ class CatalogueSoftmax:
         chunk_rows = max(1, self.chunk_rows // interests)
         chunks = -(-rows // chunk_rows)
         items_cast = tf.cast(items, self.dtype)
-        of_chunk = self._mixture if self.readout == "logsumexp" else self._maximum
+        of_chunk = self._maximum
+        known_loss, known_of_queries, known_of_items = 0.0, None, tf.zeros_like(items)
+        if self.readout == "logsumexp":
+            of_chunk = self._mixture
+            known_loss, known_of_queries, known_of_items = _of_targets(queries, items, targets)
 
         def one_chunk(index, loss, query_gradients, item_gradient):
             start = index * chunk_rows
@@ -91,15 +95,17 @@ class CatalogueSoftmax:
         _, loss, query_gradients, item_gradient = tf.while_loop(
             lambda index, *_: index < chunks,
             one_chunk,
-            (tf.constant(0), tf.constant(0.0), query_gradients, tf.zeros_like(items)),
+            (tf.constant(0), tf.constant(0.0) + known_loss, query_gradients, known_of_items),
             parallel_iterations=1,
         )
         query_gradient = tf.cond(chunks > 0, query_gradients.concat, lambda: tf.zeros_like(queries))
+        if known_of_queries is not None:
+            query_gradient += known_of_queries
         mean = 1.0 / tf.cast(tf.maximum(rows, 1), tf.float32)
         return mean * loss, mean * query_gradient, mean * item_gradient
 
     def _mixture(self, queries, items, items_cast, targets):
-        """Gradients and loss, summed over rows, under `logsumexp`."""
+        """Gradients and loss under `logsumexp`, summed over rows, but for `_of_targets`."""
         interests, dimension = queries.shape[1], queries.shape[2]
         flat = tf.reshape(queries, [-1, dimension])
         logits = tf.matmul(tf.cast(flat, self.dtype), items_cast, transpose_b=True)
@@ -114,17 +120,8 @@ class CatalogueSoftmax:
         of_queries = share * tf.cast(tf.matmul(weights, items_cast), tf.float32)
         scaled = tf.cast(share * flat, self.dtype)
         of_items = tf.cast(tf.matmul(weights, scaled, transpose_a=True), tf.float32)
-        # And the target's part, which is a vector for a row.
-        wanted = tf.gather(items, targets)
-        of_target = tf.einsum("nkd,nd->nk", queries, wanted)
-        posterior = tf.nn.softmax(of_target)
-        of_queries = tf.reshape(of_queries, tf.shape(queries))
-        of_queries -= posterior[:, :, tf.newaxis] * wanted[:, tf.newaxis]
-        of_items = tf.tensor_scatter_nd_sub(
-            of_items, targets[:, tf.newaxis], tf.einsum("nk,nkd->nd", posterior, queries)
-        )
-        loss = tf.reduce_logsumexp(log_normaliser, axis=1) - tf.reduce_logsumexp(of_target, axis=1)
-        return of_queries, of_items, tf.reduce_sum(loss)
+        loss = tf.reduce_logsumexp(log_normaliser, axis=1)
+        return tf.reshape(of_queries, tf.shape(queries)), of_items, tf.reduce_sum(loss)
 
     def _maximum(self, queries, items, items_cast, targets):
         """Gradients and loss, summed over rows, under `max`."""
@@ -144,3 +141,15 @@ class CatalogueSoftmax:
             of_queries.append(tf.cast(tf.matmul(share, items_cast), tf.float32))
             of_items += tf.cast(tf.matmul(share, query, transpose_a=True), tf.float32)
         return tf.stack(of_queries, axis=1), of_items, -tf.reduce_sum(tf.math.log(of_targets))
+
+
+def _of_targets(queries, items, targets):
+    """The targets' part of loss and gradients under `logsumexp`: a vector for a row."""
+    wanted = tf.gather(items, targets)
+    scores = tf.einsum("nkd,nd->nk", queries, wanted)
+    posterior = tf.nn.softmax(scores)
+    of_queries = -posterior[:, :, tf.newaxis] * wanted[:, tf.newaxis]
+    of_items = tf.tensor_scatter_nd_sub(
+        tf.zeros_like(items), targets[:, tf.newaxis], tf.einsum("nk,nkd->nd", posterior, queries)
+    )
+    return -tf.reduce_sum(tf.reduce_logsumexp(scores, axis=1)), of_queries, of_items

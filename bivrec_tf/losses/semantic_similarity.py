@@ -6,6 +6,8 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
+from bivrec_tf.layers.dense import Dense
+
 _INITIAL_TEMPERATURE = 0.07
 _LOWEST_TEMPERATURE = 0.01
 _HIGHEST_TEMPERATURE = 1.0
@@ -61,8 +63,8 @@ class SemanticSimilarity(tf_keras.layers.Layer):
 
     def build(self, input_shape):
         dimension = int(input_shape[-1])
-        self._id_head = tf_keras.layers.Dense(dimension, use_bias=False, name="id_head")
-        self._mm_head = tf_keras.layers.Dense(dimension, use_bias=False, name="mm_head")
+        self._id_head = Dense(dimension, use_bias=False, name="id_head")
+        self._mm_head = Dense(dimension, use_bias=False, name="mm_head")
         self._log_temperature = self.add_weight(
             "log_temperature",
             [],

@@ -7,6 +7,7 @@ import tf_keras
 
 from bivrec_tf.config import ModelConfig
 from bivrec_tf.layers import Dropout
+from bivrec_tf.layers.dense import Dense
 from bivrec_tf.layers.gaussian_attention import attend
 from bivrec_tf.layers.masking import masked_softmax, visible
 from bivrec_tf.models.sequential_recommender import SequentialRecommender
@@ -47,15 +48,14 @@ class SelfAttentivePooling(tf_keras.layers.Layer):
         super().__init__(**kwargs)
         self._dropout = Dropout(config.dropout)
         # Four times the width, as in the authors' code.
-        self._hidden = tf_keras.layers.Dense(
-            4 * config.dimension, activation="tanh", use_bias=False, name="hidden"
-        )
-        self._logits = tf_keras.layers.Dense(config.num_interests, use_bias=False, name="logits")
+        self._hidden = Dense(4 * config.dimension, activation="tanh", use_bias=False, name="hidden")
+        self._logits = Dense(config.num_interests, use_bias=False, name="logits")
 
     def call(self, items, mask, positions, training=None):
         items = self._dropout(items, training=training)
         logits = tf.cast(self._logits(self._hidden(items)), tf.float32)
         logits = tf.transpose(logits, [0, 2, 1])
-        weights = masked_softmax(logits[:, tf.newaxis], visible(mask, positions)[:, :, tf.newaxis])
+        seen = visible(mask, positions)[:, :, tf.newaxis]
+        weights = masked_softmax(tf.expand_dims(logits, 1), seen)
         allocation = tf.nn.softmax(logits, axis=1) * tf.cast(mask, tf.float32)[:, tf.newaxis]
         return Interests(attend(weights, items), allocation, mask)

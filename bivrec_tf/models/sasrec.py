@@ -59,4 +59,4 @@ class TransformerTower(tf_keras.layers.Layer):
             tokens = block(tokens, mask, training=training)
         vectors = tf.gather(self._norm(tokens), positions, batch_dims=1)
         allocation = tf.cast(mask, tf.float32)[:, tf.newaxis]
-        return Interests(vectors[:, :, tf.newaxis], allocation, mask)
+        return Interests(tf.expand_dims(vectors, 2), allocation, mask)

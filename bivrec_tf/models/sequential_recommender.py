@@ -333,9 +333,13 @@ class SequentialRecommender(tfrs.Model):
         for view in self.config.views:
             table = self.item_table(view, self.catalogue.num_trained + 1, training)
             result = self.view_interests(view, table, history, positions, training)
-            queries = tf.boolean_mask(result.vectors[:, :-1], has_target)
+            # Not strided slices, here and below: see `MultiScalePatching`.
+            drawn_only = [-1, tf.shape(drawn)[1], -1, -1]
+            queries = tf.boolean_mask(
+                tf.slice(result.vectors, [0, 0, 0, 0], drawn_only), has_target
+            )
             queries /= self.config.score_temperature
-            task = self._task_loss(queries, table[1:], targets)
+            task = self._task_loss(queries, tf.slice(table, [1, 0], [-1, -1]), targets)
             balance = self._balance(result.allocation, result.mask)
             weight = 1.0 if view == ID or not self.has_both_views else self.loss_config.mm_weight
             total += weight * task + self.loss_config.balance_weight * balance
