@@ -27,7 +27,7 @@ lint: setup ## Style, types, and which package may import which
 	@$(BIN)/lint-imports
 
 unit: setup ## Run all tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 format: setup ## Format the code
 	@$(BIN)/ruff check --fix .

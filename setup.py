@@ -59,6 +59,7 @@ setup(
             "nbformat",
             "pytest",
             "pytest-timeout",
+            "pytest-xdist",
             "ruff",
             "tensorboard",
             # An independent WordPiece implementation, to check the in-graph tokenisation against.

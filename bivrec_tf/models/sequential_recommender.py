@@ -334,10 +334,8 @@ class SequentialRecommender(tfrs.Model):
             table = self.item_table(view, self.catalogue.num_trained + 1, training)
             result = self.view_interests(view, table, history, positions, training)
             # Not strided slices, here and below: see `MultiScalePatching`.
-            drawn_only = [-1, tf.shape(drawn)[1], -1, -1]
-            queries = tf.boolean_mask(
-                tf.slice(result.vectors, [0, 0, 0, 0], drawn_only), has_target
-            )
+            at_drawn, _ = tf.split(result.vectors, [tf.shape(drawn)[1], 1], axis=1)
+            queries = tf.boolean_mask(at_drawn, has_target)
             queries /= self.config.score_temperature
             task = self._task_loss(queries, tf.slice(table, [1, 0], [-1, -1]), targets)
             balance = self._balance(result.allocation, result.mask)
