@@ -77,6 +77,9 @@ class LossConfig(StrictModel):
     """Weights of the multi-task objective (`docs/model.md`, section 4)."""
 
     mm_weight: float = Field(1.0, ge=0, description="w_mm, of the multimodal view's own task.")
+    fusion_weight: float = Field(
+        0.0, ge=0, description="w_fus, of the task of both views' scores together."
+    )
     semantic_weight: float = Field(0.1, ge=0, description="w_sem, coarse similarity.")
     allocation_weight: float = Field(0.1, ge=0, description="w_alloc, fine allocation.")
     balance_weight: float = Field(0.01, ge=0, description="w_bal, against interest collapse.")

@@ -22,6 +22,7 @@ from bivrec_tf.losses import (
 )
 from bivrec_tf.models.diagnostics import in_use, mean_cosine
 from bivrec_tf.models.histories import compact, draw_positions, wanted_positions
+from bivrec_tf.models.replicas import share_of_replica
 from bivrec_tf.models.view_tower import Interests
 from bivrec_tf.retrieval import MultiInterestTopK
 
@@ -111,11 +112,19 @@ class SequentialRecommender(tfrs.Model):
         """Creates what `cross_view_loss` needs; returns the names of what it tracks."""
         return []
 
-    def cross_view_loss(self, found: Mapping[str, Interests], users: tf.Tensor) -> tf.Tensor:
+    def cross_view_loss(
+        self,
+        found: Mapping[str, Interests],
+        tasks: Mapping[str, tuple[tf.Tensor, tf.Tensor]],
+        targets: tf.Tensor,
+        users: tf.Tensor,
+    ) -> tf.Tensor:
         """Returns what ties two views in training, a float32 scalar.
 
         Args:
           found: Interests of every view; the last position stands for the window.
+          tasks: What `task_loss` took of every view: queries and items.
+          targets: int `[n]`, see `task_loss`.
           users: int64 `[batch]`.
         """
         return tf.constant(0.0)
@@ -329,26 +338,27 @@ class SequentialRecommender(tfrs.Model):
         positions = tf.concat([drawn, last], axis=1)
 
         total = 0.0
-        found: dict[str, Interests] = {}
+        found, tasks = {}, {}
         for view in self.config.views:
             table = self.item_table(view, self.catalogue.num_trained + 1, training)
             result = self.view_interests(view, table, history, positions, training)
             # Not strided slices, here and below: see `MultiScalePatching`.
             at_drawn, _ = tf.split(result.vectors, [tf.shape(drawn)[1], 1], axis=1)
-            queries = tf.boolean_mask(at_drawn, has_target)
-            queries /= self.config.score_temperature
-            task = self._task_loss(queries, tf.slice(table, [1, 0], [-1, -1]), targets)
+            queries = tf.boolean_mask(at_drawn, has_target) / self.config.score_temperature
+            tasks[view] = queries, tf.slice(table, [1, 0], [-1, -1])
+            task = self.task_loss(*tasks[view], targets)
             balance = self._balance(result.allocation, result.mask)
             weight = 1.0 if view == ID or not self.has_both_views else self.loss_config.mm_weight
             total += weight * task + self.loss_config.balance_weight * balance
             found[view] = result
             self._track_view(view, task, balance, queries)
         if self.has_both_views:
-            total += self.cross_view_loss(found, inputs[USER])
+            total += self.cross_view_loss(found, tasks, targets, inputs[USER])
         self._trackers["loss"].update_state(total)
         return total
 
-    def _task_loss(self, queries, items, targets):
+    def task_loss(self, queries, items, targets):
+        """Returns the loss of targets int `[n]` of items `[V, D]` for queries `[n, K, D]`."""
         if self.config.readout == "target":
             # Gathered and not multiplied: [n, K, D] times the n targets is all that it costs.
             of_target = tf.einsum("nkd,nd->nk", queries, tf.gather(items, targets))
@@ -369,7 +379,8 @@ class SequentialRecommender(tfrs.Model):
     def train_step(self, inputs):
         """One step: as in `tfrs.Model`, with loss scaling under float16."""
         scales = isinstance(self.optimizer, tf_keras.mixed_precision.LossScaleOptimizer)
-        share = self._share_of_replica(inputs)
+        wanted = wanted_positions(inputs[SEQUENCE], inputs[IS_TARGET])
+        share = share_of_replica(wanted, self.positions_per_sequence)
         with tf.GradientTape() as tape:
             loss = share * self.compute_loss(inputs, training=True)
             scaled = self.optimizer.get_scaled_loss(loss) if scales else loss
@@ -378,18 +389,6 @@ class SequentialRecommender(tfrs.Model):
             gradients = self.optimizer.get_unscaled_gradients(gradients)
         self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
         return {name: tracker.result() for name, tracker in self._trackers.items()}
-
-    def _share_of_replica(self, inputs) -> tf.Tensor | float:
-        """This device's share of the targets of a step: gradients of devices are added up."""
-        replica = tf.distribute.get_replica_context()
-        if replica is None or replica.num_replicas_in_sync == 1:
-            return 1.0
-        targets = tf.math.count_nonzero(
-            wanted_positions(inputs[SEQUENCE], inputs[IS_TARGET]), axis=1, dtype=tf.int32
-        )
-        targets = tf.minimum(targets, self.positions_per_sequence or tf.int32.max)
-        own = tf.cast(tf.reduce_sum(targets), tf.float32)
-        return tf.math.divide_no_nan(own, replica.all_reduce(tf.distribute.ReduceOp.SUM, own))
 
     def test_step(self, inputs):
         """The losses on a batch, without noise or dropout."""
