@@ -311,8 +311,7 @@ class SequentialRecommender(tfrs.Model):
         Returns:
           `MultiInterestTopK` over all rows; row 0 is never a result.
         """
-        rows = tf.range(self.num_rows)
-        warm = rows <= self.catalogue.num_trained
+        warm = tf.range(self.num_rows) <= self.catalogue.num_trained
         return MultiInterestTopK(k=k).index(
             dict(tables or self.item_tables()),
             warm=warm,
@@ -338,7 +337,8 @@ class SequentialRecommender(tfrs.Model):
         positions = tf.concat([drawn, last], axis=1)
 
         total = 0.0
-        found, tasks = {}, {}
+        found: dict[str, Interests] = {}
+        tasks: dict[str, tuple[tf.Tensor, tf.Tensor]] = {}
         for view in self.config.views:
             table = self.item_table(view, self.catalogue.num_trained + 1, training)
             result = self.view_interests(view, table, history, positions, training)
@@ -372,8 +372,7 @@ class SequentialRecommender(tfrs.Model):
 
     def _track_view(self, view, task, balance, queries):
         self._trackers[f"{view}_loss"].update_state(task)
-        interests = queries.shape[1]
-        self._trackers[f"{view}_interests_in_use"].update_state(in_use(balance, interests))
+        self._trackers[f"{view}_interests_in_use"].update_state(in_use(balance, queries.shape[1]))
         self._trackers[f"{view}_interest_cosine"].update_state(mean_cosine(queries))
 
     def train_step(self, inputs):

@@ -100,7 +100,7 @@ def test_the_readout_of_the_target_trains_the_interest_that_scores_it_highest():
     chosen = queries.numpy()[np.arange(5), own.argmax(axis=1)]
     logits = chosen @ items.numpy().T
     expected = np.mean(np.log(np.exp(logits).sum(1)) - logits[np.arange(5), targets.numpy()])
-    assert float(model._task_loss(queries, items, targets)) == pytest.approx(expected, rel=1e-5)
+    assert float(model.task_loss(queries, items, targets)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_binary_loss_is_that_of_one_uniform_other_item():

@@ -38,7 +38,7 @@ def test_the_task_loss_is_the_cross_entropy_of_serving_scores_after_every_prefix
     make_model, batch, readout
 ):
     """What training sees at a position is what serving sees after the same history."""
-    loss = no_cross_view(mm_weight=0.7)
+    loss = no_cross_view(mm_weight=0.7, fusion_weight=0.3)
     model = make_model(loss, readout=readout, score_temperature=0.8)
     total, found = objective(model, batch)
     examples = training_examples(batch)
@@ -47,17 +47,23 @@ def test_the_task_loss_is_the_cross_entropy_of_serving_scores_after_every_prefix
     for row, (_, history, _) in enumerate(examples):
         histories[row, 6 - len(history) :] = history
     interests, tables = model(tf.constant(histories)), model.item_tables()
+    # Cold items are no negatives: they have no id row.
+    scored = {
+        view: np.einsum("nkd,vd->nkv", interests[view], tables[view][1:13]).astype(float)
+        for view in ("id", "mm")
+    }
+    # Interests of two views that are tied are one interest, whose score is their mean.
+    scored["fusion"] = 0.5 * (scored["id"] + scored["mm"])
     expected = {}
-    for view in ("id", "mm"):
-        # Cold items are no negatives: they have no id row.
-        logits = np.einsum("nkd,vd->nkv", interests[view], tables[view][1:13]).astype(float)
+    for view, logits in scored.items():
         smooth = np.log(np.exp(logits).sum(axis=1))
         scores = logits.max(axis=1) if readout == "max" else smooth
         normaliser = np.log(np.exp(scores).sum(axis=1))
         targets = [target - 1 for _, _, target in examples]
         expected[view] = np.mean(normaliser - scores[np.arange(len(targets)), targets])
         assert found[f"{view}_loss"] == pytest.approx(expected[view], rel=1e-4)
-    assert total == pytest.approx(expected["id"] + 0.7 * expected["mm"], rel=1e-4)
+    weighted = expected["id"] + 0.7 * expected["mm"] + 0.3 * expected["fusion"]
+    assert total == pytest.approx(weighted, rel=1e-4)
 
 
 @pytest.mark.parametrize(
