@@ -1,0 +1,102 @@
+"""Measures what ranking the whole catalogue for every user costs, beside an epoch of training.
+
+    .venv/bin/python -m benchmarks.evaluation_cost --json benchmarks/results/evaluation-cost.json
+
+Both are of one model, in one run: an epoch as its steps times the mean step of batches drawn evenly
+from it, and the evaluation that `fit` makes after it, of a quarter of the validation users and of
+all of them, with the memory that each adds.
+"""
+
+import json
+import time
+from pathlib import Path
+
+import click
+import numpy as np
+import tensorflow as tf
+
+from benchmarks.accuracy import HERE, read_settings
+from benchmarks.prepared import prepare
+from bivrec_tf import data, training
+from bivrec_tf.config import ModelConfig, TrainingConfig
+from bivrec_tf.evaluation import RankingEvaluator
+from bivrec_tf.models import create_model, uses_content
+from components.sequence_builder.sequence_config import SequenceConfig
+
+STEPS = 40
+
+
+def resident_mib() -> float:
+    """Returns the memory of this process, now."""
+    status = Path("/proc/self/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
+    return int(line.split()[1]) / 1024
+
+
+@click.command(help=__doc__)
+@click.option("--data", "name", default="ml-1m", show_default=True)
+@click.option("--model", "models", multiple=True, default=("pure_id", "bivrec"), show_default=True)
+@click.option(
+    "--root",
+    default=str(HERE.parent.parent / "shared" / "data"),
+    show_default=True,
+    type=click.Path(path_type=Path),
+)
+@click.option("--json", "out", type=click.Path(path_type=Path), help="Where the figures go.")
+def main(name, models, root, out) -> None:
+    """Measures and prints."""
+    cache = HERE.parent / "output" / "benchmarks" / "prepared"
+    found = []
+    for model_name in models:
+        settings = read_settings(HERE.parent / "configs" / f"{name}.yaml", (), model_name)
+        config = ModelConfig.model_validate(settings["model"])
+        options = TrainingConfig.model_validate(settings["training"])
+        sequences = SequenceConfig(
+            protocol="leave_one_out",
+            max_history=config.max_history,
+            window_overlap=1,
+            max_seen=2048,
+        )
+        prepared = prepare(root / name, sequences, cache, uses_content(model_name))
+        training.set_precision(options)
+        per_sequence = options.positions_per_sequence
+        model = create_model(model_name, config, prepared.catalogue, options.loss, per_sequence)
+        windows = prepared.training_windows()
+        batches = data.training_batches(windows, config.max_history, options.batch_size, 0)
+        steps = sum(1 for _ in batches)
+        model.compile(optimizer=training.make_optimizer(options, steps))
+        model.build_variables()
+        step = tf.function(model.train_step, reduce_retracing=True)
+        chosen = list(batches.shard(max(1, steps // STEPS), 0).take(STEPS))
+        for batch in chosen[:5]:
+            step(batch)
+        spent = []
+        for batch in chosen:
+            began = time.perf_counter()
+            step(batch)["loss"].numpy()
+            spent.append(time.perf_counter() - began)
+        epoch = steps * float(np.mean(spent))
+
+        evaluator = RankingEvaluator(model)
+        held_out = prepared.batches("validation")
+        users = len(prepared.held_out["validation"])
+        batch_count = sum(1 for _ in held_out)
+        evaluator.evaluate(held_out.take(2))
+        row = {"model": model_name, "steps": steps, "epoch_seconds": epoch, "users": users}
+        for share, part in ((0.25, held_out.take(batch_count // 4)), (1.0, held_out)):
+            before, began = resident_mib(), time.perf_counter()
+            evaluator.evaluate(part)
+            row[f"seconds_{share:g}"] = time.perf_counter() - began
+            row[f"added_mib_{share:g}"] = resident_mib() - before
+        found.append(row)
+        click.echo(
+            f"{model_name}: epoch {epoch:.1f} s, evaluation of {users} users "
+            f"{row['seconds_1']:.1f} s = {row['seconds_1'] / epoch:.1%}; memory added by a quarter "
+            f"of them {row['added_mib_0.25']:.0f} MiB, by all {row['added_mib_1']:.0f} MiB"
+        )
+    if out:
+        out.write_text(json.dumps({"data": name, "measured": found}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
