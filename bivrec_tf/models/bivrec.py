@@ -36,7 +36,8 @@ class BiVRec(SequentialRecommender):
             return []
         self._semantic_similarity = SemanticSimilarity(name="semantic_similarity")
         self._interest_allocation = InterestAllocation(self.loss_config.allocation_form)
-        return ["semantic_loss", "allocation_loss", "fusion_loss"]
+        fusion = ["fusion_loss"] if self.loss_config.fusion_weight else []
+        return ["semantic_loss", "allocation_loss", *fusion]
 
     def cross_view_loss(self, found, tasks, targets, users):
         """The coarse, the fine and the fusion loss, weighted; `docs/model.md`, section 4."""
