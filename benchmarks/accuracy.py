@@ -26,7 +26,7 @@ import tensorflow as tf
 import tf_keras
 import yaml
 
-from benchmarks.prepared import encoders_of, prepare
+from benchmarks.prepared import encoders_of, prepare, sequence_config
 from bivrec_tf import data, training
 from bivrec_tf.config import ModelConfig, TrainingConfig
 from bivrec_tf.errors import BivrecError
@@ -35,7 +35,6 @@ from bivrec_tf.export import export
 from bivrec_tf.models import MODEL_NAMES, create_model, uses_content
 from bivrec_tf.saved_model import read_saved_model
 from bivrec_tf.transfer import warm_start
-from components.sequence_builder.sequence_config import SequenceConfig
 from components.sequence_builder.statistics import HEAD_SHARE, MIDDLE_SHARE
 
 HERE = Path(__file__).parent
@@ -174,7 +173,13 @@ def joined(parts) -> np.ndarray:
 )
 @click.option("--noise", multiple=True, type=float, help="Share of test items made random, too.")
 @click.option("--insert", multiple=True, type=float, help="Share of random items inserted, too.")
-@click.option("--share", default=1.0, show_default=True, help="Of the users, shown to training.")
+@click.option(
+    "--share",
+    "training_share",
+    default=1.0,
+    show_default=True,
+    help="Of the users, shown to training.",
+)
 @click.option("--warm-start", "source", type=click.Path(exists=True, path_type=Path))
 @click.option("--export", "export_to", type=click.Path(path_type=Path), help="A folder, new.")
 @click.option("--threads", default=0, help="Threads of an operation; 0: all cores.")
@@ -191,7 +196,7 @@ def main(
     ranks,
     noise,
     insert,
-    share,
+    training_share,
     source,
     export_to,
     threads,
@@ -206,11 +211,10 @@ def main(
     settings = read_settings(config_file, changes, model_name)
     config = ModelConfig.model_validate(settings.get("model", {}))
     options = TrainingConfig.model_validate({**settings.get("training", {}), "seed": seed})
-    sequences = SequenceConfig(
-        protocol=protocol, max_history=config.max_history, window_overlap=1, max_seen=2048
-    )
+    sequences = sequence_config(protocol, config.max_history)
     try:
-        prepared = prepare(root / name, sequences, cache, uses_content(model_name), share)
+        with_content = uses_content(model_name)
+        prepared = prepare(root / name, sequences, cache, with_content, training_share)
         tf_keras.utils.set_random_seed(seed)
         training.set_precision(options)
         with training.device_strategy(options).scope():
@@ -262,7 +266,7 @@ def main(
         "model": model_name,
         "protocol": protocol,
         "seed": seed,
-        "training_share": share,
+        "training_share": training_share,
         "warm_start": None if source is None else source.name,
         "configuration": {
             "model": model.config.model_dump(mode="json"),

@@ -19,7 +19,6 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-import bivrec_tf  # noqa: F401 - selects Keras 2
 from benchmarks.prepared import text_vectors
 from bivrec_tf import data
 from bivrec_tf.catalogue import ItemCatalogue, ItemFeatures

@@ -16,12 +16,11 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.accuracy import HERE, read_settings
-from benchmarks.prepared import prepare
+from benchmarks.prepared import prepare, sequence_config
 from bivrec_tf import data, training
 from bivrec_tf.config import ModelConfig, TrainingConfig
 from bivrec_tf.evaluation import RankingEvaluator
 from bivrec_tf.models import create_model, uses_content
-from components.sequence_builder.sequence_config import SequenceConfig
 
 STEPS = 40
 
@@ -51,12 +50,7 @@ def main(name, models, root, out) -> None:
         settings = read_settings(HERE.parent / "configs" / f"{name}.yaml", (), model_name)
         config = ModelConfig.model_validate(settings["model"])
         options = TrainingConfig.model_validate(settings["training"])
-        sequences = SequenceConfig(
-            protocol="leave_one_out",
-            max_history=config.max_history,
-            window_overlap=1,
-            max_seen=2048,
-        )
+        sequences = sequence_config("leave_one_out", config.max_history)
         prepared = prepare(root / name, sequences, cache, uses_content(model_name))
         training.set_precision(options)
         per_sequence = options.positions_per_sequence

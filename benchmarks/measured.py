@@ -45,19 +45,24 @@ class Runs:
     ranks: dict[int, Path]
 
     @property
+    def example(self) -> dict[str, Any]:
+        """The first result; runs of one label differ in their seed alone."""
+        return next(iter(self.results.values()))
+
+    @property
     def training_share(self) -> float:
         """Share of the users whom training saw."""
-        return next(iter(self.results.values())).get("training_share", 1.0)
+        return self.example.get("training_share", 1.0)
 
     @property
     def warm_start(self) -> str | None:
         """The exported model that the multimodal view started from, if any."""
-        return next(iter(self.results.values())).get("warm_start")
+        return self.example.get("warm_start")
 
     @property
     def model(self) -> str:
         """Name of the model."""
-        return next(iter(self.results.values()))["model"]
+        return self.example["model"]
 
     def values(self, part: str, metric: str) -> list[float]:
         """Returns a metric of a part of the results, such as `test`, by seed."""

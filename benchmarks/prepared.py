@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -26,6 +27,7 @@ from components.sequence_builder.sequence_config import SequenceConfig
 from components.sequence_builder.statistics import quantile_rank
 from components.sequence_builder.user_sequences import (
     clean_events,
+    hashed_place,
     hashed_split,
     held_out_drafts,
     training_drafts,
@@ -86,6 +88,15 @@ class Prepared:
                 }
 
         return tf.data.Dataset.from_generator(generate, output_signature=spec).cache()
+
+
+def sequence_config(
+    protocol: Literal["temporal", "leave_one_out", "user"], max_history: int
+) -> SequenceConfig:
+    """Returns how all benchmarks make sequences under a protocol."""
+    return SequenceConfig(
+        protocol=protocol, max_history=max_history, window_overlap=1, max_seen=2048
+    )
 
 
 def prepare(
@@ -181,7 +192,8 @@ def _split(
         part, events = users[user]
         every.update(event[2] for event in events)
         seen = training_events(events, part, cuts, config)
-        if _place_of(user) >= training_share:
+        # One place for a user: every share holds the smaller ones.
+        if hashed_place(b"training share:" + user.encode()) >= training_share:
             seen = []
         for event in seen:
             counts[event[2]] = counts.get(event[2], 0) + 1
@@ -206,12 +218,6 @@ def _split(
             arrays[f"{split}_{name}"] = np.array(_flat(parts), np.int32)
             arrays[f"{split}_{name}_ends"] = np.cumsum([len(part) for part in parts])
     return arrays
-
-
-def _place_of(user: str) -> float:
-    """A user's place among all of them, uniform in [0, 1): every share holds the smaller ones."""
-    digest = hashlib.sha256(b"training share:" + user.encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def _k_core(users, config: SequenceConfig):

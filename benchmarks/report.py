@@ -42,7 +42,7 @@ def _ordered(labels: Mapping[str, Runs]) -> list[Runs]:
 
 
 def _known_metrics(labels: Mapping[str, Runs]) -> list[str]:
-    found = next(iter(next(iter(labels.values())).results.values()))["test"]
+    found = next(iter(labels.values())).example["test"]
     return [metric for metric in METRICS if metric in found]
 
 
@@ -230,7 +230,7 @@ def report(data: str, protocol: str, labels: dict[str, Runs], pairs, folder: Pat
         if label == "bivrec" or label not in models.keys() | transferred.keys()
     }
     in_full = {label: labels[label] for label in compared & labels.keys()}
-    example = next(iter(next(iter(labels.values())).results.values()))
+    example = next(iter(labels.values())).example
     parts = [
         f"## {data}, {protocol}\n",
         f"{example['items']:,} items, {example['training_targets']:,} training interactions, "

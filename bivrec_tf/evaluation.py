@@ -16,6 +16,7 @@ from bivrec_tf.metrics import (
     ReciprocalRank,
 )
 from bivrec_tf.models import SequentialRecommender
+from bivrec_tf.models.histories import compact
 
 logger = logging.getLogger(__name__)
 
@@ -254,10 +255,9 @@ def groups_of_length(
       Places in the batch, int `[m]`; their histories, known items at the right and no column
       without any, int32 `[m, L]`; their targets, int32 `[m, T]`.
     """
-    history, target = np.asarray(batch[features.HISTORY]), np.asarray(batch[features.TARGET])
-    known = history > 0
-    lengths = known.sum(axis=1)
-    history = np.take_along_axis(history, np.argsort(known, axis=1, kind="stable"), axis=1)
+    whole = batch[features.HISTORY]
+    history, target = compact(whole, whole.shape[1]).numpy(), np.asarray(batch[features.TARGET])
+    lengths = (history > 0).sum(axis=1)
     order = np.argsort(lengths, kind="stable")
     for begin in range(0, len(order), _GROUP):
         places = order[begin : begin + _GROUP]

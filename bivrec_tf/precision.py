@@ -7,7 +7,7 @@ class BFloat16Products(tf_keras.mixed_precision.Policy):
     """float32, but for the matrix products of dense layers.
 
     What a processor gains from bfloat16 is in the products; everything else is slower in it than
-    in float32, for which there are instructions. `docs/benchmarks.md` has both side by side.
+    in float32, for which there are instructions. Figures: `docs/decisions/0010`.
     """
 
     NAME = "bfloat16_products"

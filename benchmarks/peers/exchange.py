@@ -14,9 +14,8 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.accuracy import HERE, slices, summary
-from benchmarks.prepared import Prepared, prepare
+from benchmarks.prepared import Prepared, prepare, sequence_config
 from bivrec_tf.evaluation import CUT_OFFS
-from components.sequence_builder.sequence_config import SequenceConfig
 
 NEVER = np.iinfo(np.int32).max
 
@@ -27,9 +26,7 @@ def main() -> None:
 
 
 def _prepared(name: str, max_history: int, root: Path) -> Prepared:
-    config = SequenceConfig(
-        protocol="leave_one_out", max_history=max_history, window_overlap=1, max_seen=2048
-    )
+    config = sequence_config("leave_one_out", max_history)
     return prepare(root / name, config, HERE.parent / "output" / "benchmarks" / "prepared", False)
 
 

@@ -55,10 +55,14 @@ def clean_events(events: Iterable[Event]) -> CleanEvents:
     return CleanEvents(kept, duplicates, repeated)
 
 
+def hashed_place(key: bytes) -> float:
+    """Returns the place in [0, 1) that a key always has, uniform over keys."""
+    return int.from_bytes(hashlib.sha256(key).digest()[:8], "big") / 2**64
+
+
 def hashed_split(user_id: bytes, config: SequenceConfig) -> str:
     """Returns the split of a user under the `user` protocol: a fixed function of id and seed."""
-    digest = hashlib.sha256(f"{config.seed}:".encode() + user_id).digest()
-    place = int.from_bytes(digest[:8], "big") / 2**64
+    place = hashed_place(f"{config.seed}:".encode() + user_id)
     train, validation, _ = config.user_fractions
     if place < train:
         return features.TRAIN_SPLIT
