@@ -39,7 +39,7 @@ class VectorCache:
     A shard holds `keys`, uint8 [n, 32], and `vectors`, float32 [n, dimension]. It is written under
     another name and renamed, so that no reader ever sees half of it, and never changed after.
     Shards may be removed once another one holds their vectors, or when the cache is full: a
-    reader that finds a listed shard gone lists again. So runs at the same time cannot disturb each
+    reader that misses a vector lists again. So runs at the same time cannot disturb each
     other. A shard's time of modification tells when it was last used. Nothing in it is pickled.
 
     Args:
@@ -64,10 +64,12 @@ class VectorCache:
         """
         found: dict[bytes, np.ndarray] = {}
         seen: set[str] = set()
-        changed = True
-        while changed:
-            changed = False
-            for path in self._shards(bucket):
+        before: list[str] | None = None
+        listed = self._shards(bucket)
+        # A directory is not listed in one instant: a merge that ends meanwhile can hide both the
+        # old shards and the new one. So what is missing is only believed of two equal lists.
+        while len(found) < len(wanted) and listed != before:
+            for path in listed:
                 if path in seen:
                     continue
                 seen.add(path)
@@ -75,7 +77,6 @@ class VectorCache:
                     vectors = self._read_shard(path, wanted)
                 except FileNotFoundError:
                     # Merged by another run: what it held is in a shard that is not listed yet.
-                    changed = True
                     continue
                 except _TornShardError as error:
                     logging.getLogger(__name__).warning("Skipped %s: %s", path, error)
@@ -83,6 +84,7 @@ class VectorCache:
                 if vectors:
                     _touch(path)
                 found.update(vectors)
+            before, listed = listed, self._shards(bucket)
         return found
 
     def write(self, bucket: int, vectors: Mapping[bytes, np.ndarray]) -> str:
