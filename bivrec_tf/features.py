@@ -61,6 +61,7 @@ VIEWS: Final = ("id", "mm")
 # --- Signatures of the exported model ----------------------------------------------------------
 SERVING_DEFAULT: Final = "serving_default"
 RECOMMEND: Final = "recommend"
+SIMILAR_ITEMS: Final = "similar_items"
 INTERESTS: Final = "interests"
 EXAMPLES: Final = "examples"
 EVALUATE: Final = "evaluate"
@@ -68,10 +69,15 @@ TRANSFORM_FEATURES: Final = "transform_features"
 
 EXCLUDE: Final = "exclude"
 """string [n, E]: item ids never to recommend; "" is padding."""
+UNAVAILABLE: Final = "unavailable"
+"""string [U]: item ids that nobody is recommended in this request; "" is padding."""
 K: Final = "k"
-"""int32 scalar: how many recommendations."""
+"""int32 scalar: how many recommendations, from 1 to the maximum that the model was exported with."""
 ID_WEIGHT: Final = "id_weight"
 """float scalar in [0, 1], or negative for the weight chosen on validation."""
+DIVERSITY: Final = "diversity"
+"""float scalar in [0, 1]: how much a result that is unlike those before it counts; 0 for a ranking
+by score alone."""
 FILTER_SEEN: Final = "filter_seen"
 """bool scalar: whether the items of the history are never recommended."""
 
@@ -84,13 +90,27 @@ INTEREST: Final = "interest"
 VIEW_SCORES: Final = "view_scores"
 """float [n, k, 2], the calibrated scores of the id and the multimodal view."""
 BECAUSE: Final = "because"
-"""string [n, k, 3], the history items behind each recommendation, strongest first; "" padding."""
+"""string [n, k, 3], the history items behind each recommendation, strongest first; "" padding.
+Also the signature that gives it for items of the caller's choice, `item_ids`, string [n, k]."""
+BECAUSE_WEIGHTS: Final = "because_weights"
+"""float [n, k, 3], the share of each history item in its recommendation; 0 at padding. A
+recommendation's shares over the whole history add up to 1."""
 UNKNOWN_ITEMS: Final = "unknown_items"
 """int32 [n], how many ids of the history the model does not know."""
 HISTORY_ITEMS: Final = "history_items"
 """string [n, L], the known items of the history that the model looked at; "" padding in front."""
 POPULARITY_GAIN: Final = "over_popularity"
 """Suffix of an `evaluate` output: the metric minus that of the popularity baseline."""
+
+
+def similar_items_name(view: str) -> str:
+    """Returns the output of `similar_items` that holds a view's nearest items, string [n, k]."""
+    return f"{view}_{ITEM_IDS}"
+
+
+def similar_scores_name(view: str) -> str:
+    """Returns the output that holds their cosine similarities, float [n, k]."""
+    return f"{view}_{SCORES}"
 
 
 def interests_name(view: str) -> str:
