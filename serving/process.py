@@ -7,13 +7,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
 from bivrec_tf.errors import BivrecError
 
-_READY = re.compile(r"^READY (?P<name>.+) version=(?P<version>\d+) port=(?P<port>\d+)$", re.M)
+_READY = re.compile(
+    r"^READY .+? version=(?P<version>\d+).*? port=(?P<port>\d+)(?: rest_port=(?P<rest_port>\d+))?$",
+    re.M,
+)
 _LOOK_SECONDS = 0.05
 _LOG_TAIL_LINES = 20
 _PROJECT_ROOT = Path(__file__).resolve().parents[1]
@@ -51,6 +55,9 @@ class ServerProcess:
         wait_for_version_seconds: How long the child waits for a version that loads; with 0 it
             gives up at once if there is none.
         port: The port, or 0 for any free one.
+        rest: Whether the child also serves REST, on any free port.
+        arguments: More of the server's arguments, as on its command line. With
+            `--model_config_file` among them, base path and name are not passed on.
     """
 
     def __init__(
@@ -63,23 +70,33 @@ class ServerProcess:
         poll_seconds: float = 1.0,
         wait_for_version_seconds: float = 0.0,
         port: int = 0,
+        rest: bool = False,
+        arguments: Sequence[str] = (),
     ):
         self._start_timeout = start_timeout
         self._stop_timeout = stop_timeout
+        model = [
+            "--model_name",
+            model_name,
+            "--model_base_path",
+            str(Path(model_base_path).absolute()),
+        ]
         self._command = [
             *(sys.executable, "-m", "serving.development_server"),
-            *("--model_name", model_name),
-            *("--model_base_path", str(Path(model_base_path).absolute())),
+            *([] if "--model_config_file" in arguments else model),
+            *(["--rest_api_port", "any"] if rest else []),
             *("--port", str(port)),
             *("--file_system_poll_wait_seconds", str(poll_seconds)),
             *("--startup_seconds", str(wait_for_version_seconds)),
             *("--shutdown_grace_seconds", str(stop_timeout)),
             "--stop_when_stdin_closes",
+            *arguments,
         ]
         self._process: subprocess.Popen[bytes] | None = None
         self._output: IO[bytes] | None = None
         self._final_log = ""
         self._port: int | None = None
+        self._rest_port: int | None = None
         self._version: int | None = None
 
     @property
@@ -92,6 +109,17 @@ class ServerProcess:
         if self._port is None:
             raise RuntimeError("the server was not started: use it in a `with` block")
         return f"127.0.0.1:{self._port}"
+
+    @property
+    def rest_target(self) -> str:
+        """The address for REST, like `127.0.0.1:40124`.
+
+        Raises:
+            RuntimeError: If the server was not started, or has no REST.
+        """
+        if self._rest_port is None:
+            raise RuntimeError("the server was not started with REST: use `rest=True`")
+        return f"127.0.0.1:{self._rest_port}"
 
     @property
     def version(self) -> int | None:
@@ -172,6 +200,7 @@ class ServerProcess:
             ready = _READY.search(self.log())
             if ready:
                 self._version, self._port = int(ready["version"]), int(ready["port"])
+                self._rest_port = int(ready["rest_port"]) if ready["rest_port"] else None
                 return
             if exit_code is not None:
                 raise self._error(f"the server ended with exit code {exit_code}", exit_code)

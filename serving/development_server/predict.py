@@ -6,6 +6,7 @@ The checks, their order and their texts are those of TensorFlow Serving.
 from collections.abc import Collection, Mapping
 
 import grpc
+import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2, types_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
@@ -14,6 +15,12 @@ from tensorflow_serving.apis import predict_pb2
 from serving.development_server import tensors
 from serving.development_server.servable import Servable
 from serving.development_server.status import StatusError, invalid_argument
+
+_METHODS = (
+    tf.saved_model.PREDICT_METHOD_NAME,
+    tf.saved_model.CLASSIFY_METHOD_NAME,
+    tf.saved_model.REGRESS_METHOD_NAME,
+)
 
 
 def predict(
@@ -43,17 +50,26 @@ def predict(
             grpc.StatusCode.FAILED_PRECONDITION,
             f'Serving signature key "{signature_name}" not found.',
         )
+    if signature.method_name not in _METHODS:
+        raise StatusError(
+            grpc.StatusCode.INTERNAL,
+            f"Expected prediction signature method_name to be one of {{{', '.join(_METHODS)}}}. "
+            f"Was: {signature.method_name}",
+        )
     protos = _select_inputs(signature, request.inputs)
     output_names = _select_outputs(signature, request.output_filter)
     inputs = _decode_inputs(signature, protos, max_input_bytes)
-    outputs = servable.run(signature_name, inputs)
+    outputs = servable.run(
+        {signature.inputs[alias].name: array for alias, array in inputs.items()},
+        [signature.outputs[name].name for name in output_names],
+    )
 
     response = predict_pb2.PredictResponse()
     response.model_spec.name = request.model_spec.name
     response.model_spec.version.value = servable.version
     response.model_spec.signature_name = signature_name
-    for name in output_names:
-        response.outputs[name].CopyFrom(tensors.encode(*outputs[name]))
+    for name, array in zip(output_names, outputs, strict=True):
+        tensors.encode(array, signature.outputs[name].dtype, response.outputs[name])
     return response
 
 
@@ -113,7 +129,7 @@ def _decode_inputs(
     signature: meta_graph_pb2.SignatureDef,
     protos: Mapping[str, tensor_pb2.TensorProto],
     max_input_bytes: int,
-) -> dict[str, tf.Tensor]:
+) -> dict[str, np.ndarray]:
     total_bytes = 0
     # The error gives the argument's number, which follows the order of the tensors' names.
     by_tensor_name = sorted(protos, key=lambda alias: signature.inputs[alias].name)

@@ -38,12 +38,18 @@ def invalid_argument(message: str) -> StatusError:
 def from_tensorflow(error: tf.errors.OpError) -> StatusError:
     """Returns the status for an error raised by an op: same code, and the op's own message.
 
-    What the eager runtime wraps around that message names functions and files of the export,
-    which TensorFlow Serving does not send either.
+    What `Session.run` wraps around that message names functions and files of the export, which
+    TensorFlow Serving does not send either.
     """
     message = _GRAPH_ERROR_PREFIX.sub("", error.message)
     message = _GRAPH_ERROR_SUFFIX.sub("", message)
     return StatusError(_CODES.get(error.error_code, grpc.StatusCode.UNKNOWN), message)
+
+
+def internal_error(method: str, error: Exception) -> StatusError:
+    """Logs a failure that is ours, with its traceback, and returns what the caller gets of it."""
+    _LOGGER.error("%s failed unexpectedly", method, exc_info=error)
+    return StatusError(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
 
 
 @contextlib.contextmanager
@@ -56,15 +62,15 @@ def errors_as_status(context: grpc.ServicerContext, method: str) -> Iterator[Non
     except tf.errors.OpError as error:
         status = from_tensorflow(error)
     except Exception as error:  # The outermost frame: a bug must reach the log and the caller.
-        _LOGGER.exception("%s failed unexpectedly", method)
-        status = StatusError(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
+        status = internal_error(method, error)
     else:
         return
     _LOGGER.debug("%s: %s %s", method, status.code.name, status.message)
-    context.abort(status.code, _truncated(status.message))
+    context.abort(status.code, truncated(status.message))
 
 
-def _truncated(message: str) -> str:
+def truncated(message: str) -> str:
+    """Returns the message, cut where TensorFlow Serving cuts it too."""
     encoded = message.encode("utf-8", errors="replace")
     if len(encoded) <= _MESSAGE_LIMIT_BYTES:
         return message

@@ -1,6 +1,7 @@
 """Tensors in and out of `tensorflow.TensorProto`, with nothing in a message taken on trust."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -30,6 +31,16 @@ _VALUE_FIELDS = {
 
 _HALF_TYPES = (types_pb2.DT_HALF, types_pb2.DT_BFLOAT16)
 _COMPLEX_TYPES = (types_pb2.DT_COMPLEX64, types_pb2.DT_COMPLEX128)
+
+_PLAIN_TYPES: dict[int, type] = {
+    types_pb2.DT_FLOAT: np.float32,
+    types_pb2.DT_DOUBLE: np.float64,
+    types_pb2.DT_INT32: np.int32,
+    types_pb2.DT_INT64: np.int64,
+    types_pb2.DT_BOOL: np.bool_,
+    types_pb2.DT_STRING: object,
+}
+"""The dtypes whose typed field holds just what numpy takes."""
 
 _STRING_BYTES = 24
 """What a string tensor takes for an element before any character."""
@@ -67,8 +78,8 @@ def claimed_bytes(alias: str, proto: tensor_pb2.TensorProto) -> int:
     return math.prod(max(size, 1) for size in dimensions) * _element_bytes(proto.dtype)
 
 
-def decode(alias: str, proto: tensor_pb2.TensorProto) -> tf.Tensor:
-    """Returns the tensor of a message.
+def decode(alias: str, proto: tensor_pb2.TensorProto) -> np.ndarray:
+    """Returns the array of a message; strings as an object array of bytes.
 
     As everywhere in TensorFlow, the last value stands for those that are left out (a tensor of
     equal values is sent as one value), and no value at all for zeros or empty strings.
@@ -83,39 +94,54 @@ def decode(alias: str, proto: tensor_pb2.TensorProto) -> tf.Tensor:
     field = _VALUE_FIELDS.get(proto.dtype)
     if field is None:
         raise _parsing_error(alias, f"dtype {dtype_name(proto.dtype)} is not supported")
-    elements = math.prod(dimension.size for dimension in proto.tensor_shape.dim)
-    values = len(getattr(proto, field)) // (2 if proto.dtype in _COMPLEX_TYPES else 1)
+    shape = [dimension.size for dimension in proto.tensor_shape.dim]
+    elements = math.prod(shape)
+    sent = getattr(proto, field)
+    values = len(sent) // (2 if proto.dtype in _COMPLEX_TYPES else 1)
     if values > elements:
         raise _parsing_error(alias, f"{values} values for a shape of {elements} elements")
+    if values == elements and not proto.tensor_content and proto.dtype in _PLAIN_TYPES:
+        # The common case, without a detour through an op.
+        return _filled(sent, _PLAIN_TYPES[proto.dtype]).reshape(shape)
     try:
-        return tf.io.parse_tensor(proto.SerializeToString(), tf.dtypes.as_dtype(proto.dtype))
+        dtype = tf.dtypes.as_dtype(proto.dtype)
+        return np.asarray(tf.io.parse_tensor(proto.SerializeToString(), dtype).numpy())
     except tf.errors.InvalidArgumentError as error:
         raise _parsing_error(alias, "the values do not agree with dtype and shape") from error
 
 
-def encode(array: np.ndarray, dtype: tf.DType) -> tensor_pb2.TensorProto:
-    """Returns the message for `array`, its values in the typed field (`float_val` and so on).
+def encode(array: np.ndarray, dtype: int, proto: tensor_pb2.TensorProto) -> None:
+    """Writes `array` into an empty message, its values in the typed field (`float_val`, ...).
 
     Args:
         array: Any shape; strings as an object array of bytes.
-        dtype: The TensorFlow dtype of the array.
+        dtype: The `DataType` of the array; numpy has no string dtype of its own.
+        proto: Where to write.
 
     Raises:
         TypeError: If values of this dtype cannot be sent (a resource, for instance).
     """
-    proto = tensor_pb2.TensorProto(dtype=dtype.as_datatype_enum)
+    field = _VALUE_FIELDS.get(dtype)
+    if field is None:
+        raise TypeError(f"an output of dtype {dtype_name(dtype)} cannot be sent")
+    proto.dtype = dtype
     for size in array.shape:
         proto.tensor_shape.dim.add(size=size)
-    field = _VALUE_FIELDS.get(dtype.as_datatype_enum)
-    if field is None:
-        raise TypeError(f"an output of dtype {dtype.name} cannot be sent")
     flat = array.reshape(-1)
-    if dtype.as_datatype_enum in _HALF_TYPES:
+    if dtype in _HALF_TYPES:
         flat = flat.view(np.uint16)
-    elif dtype.as_datatype_enum in _COMPLEX_TYPES:
-        flat = flat.view(np.float32 if dtype == tf.complex64 else np.float64)
+    elif dtype in _COMPLEX_TYPES:
+        flat = flat.view(np.float32 if dtype == types_pb2.DT_COMPLEX64 else np.float64)
     getattr(proto, field).extend(flat.tolist())
-    return proto
+
+
+def _filled(values: Sequence, dtype: type) -> np.ndarray:
+    if dtype is not object:
+        return np.array(values, dtype)
+    # Through a list, numpy would look into the strings for a shape.
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array
 
 
 def _element_bytes(dtype: int) -> int:

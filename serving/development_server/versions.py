@@ -1,7 +1,8 @@
-"""The versions under a model's base path: which there are, which is served, and what became of it.
+"""The versions under a model's base path: which there are, which are served, what became of them.
 
-A version is a folder whose name is an integer, zero-padded or not. The newest one that loads is
-served. It replaces the older one only after it loaded; requests under way keep theirs.
+A version is a folder whose name is an integer, zero-padded or not. A policy says which ones to
+serve. A version leaves only after those that take its place have loaded; requests under way keep
+theirs.
 """
 
 import dataclasses
@@ -9,18 +10,25 @@ import enum
 import logging
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeAlias
 
-from serving.development_server.servable import SAVED_MODEL_FILE, LoadError, Servable
+from tensorflow_serving.config import file_system_storage_path_source_pb2
+
+from serving.development_server.servable import SAVED_MODEL_FILE, LoadError, Servable, one_line
 
 _LOGGER = logging.getLogger(__name__)
 
 _VERSION_NAME = re.compile(r"[0-9]{1,19}")
 _LARGEST_VERSION = 2**63 - 1
 
-Fingerprint = frozenset[tuple[str, int, int]]
-"""Relative path, size in bytes and modification time in nanoseconds of every file of a folder."""
+Policy: TypeAlias = (
+    file_system_storage_path_source_pb2.FileSystemStoragePathSourceConfig.ServableVersionPolicy
+)
+
+Fingerprint = frozenset[tuple[str, int, int, int]]
+"""Relative path, mode, size in bytes and modification time in nanoseconds of every file."""
 
 
 class State(enum.Enum):
@@ -40,18 +48,28 @@ class VersionState:
 
 
 class VersionManager:
-    """Keeps the newest version under a base path loaded.
+    """Keeps the versions under a base path that a policy asks for loaded.
 
     `refresh` belongs to one thread at a time; the other methods can be called from any.
 
     Args:
         base_path: The folder that holds the version folders.
+        policy: Which versions to serve: the newest N that load (N = 1 unless it says more), all,
+            or those it names. Can be exchanged between two refreshes.
+        load: Makes a servable of a version's folder and number, or raises `LoadError`.
     """
 
-    def __init__(self, base_path: Path):
-        self._base_path = base_path
+    def __init__(
+        self,
+        base_path: Path,
+        policy: Policy | None = None,
+        load: Callable[[Path, int], Servable] = Servable,
+    ):
+        self.base_path = base_path
+        self.policy = Policy() if policy is None else policy
+        self._load_servable = load
         self._lock = threading.Lock()
-        self._current: Servable | None = None
+        self._loaded: dict[int, Servable] = {}
         self._states: dict[int, VersionState] = {}
         self._seen: dict[int, Fingerprint] = {}
         self._failed: dict[int, Fingerprint] = {}
@@ -60,9 +78,14 @@ class VersionManager:
 
     @property
     def current(self) -> Servable | None:
-        """The version that is served, or None before the first one is loaded."""
+        """The newest version that is loaded, or None before the first one is."""
         with self._lock:
-            return self._current
+            return self._loaded[max(self._loaded)] if self._loaded else None
+
+    def loaded(self, version: int) -> Servable | None:
+        """Returns a version, or None if it is not loaded."""
+        with self._lock:
+            return self._loaded.get(version)
 
     @property
     def states(self) -> Mapping[int, VersionState]:
@@ -75,11 +98,10 @@ class VersionManager:
         return dict(self._problems)
 
     def refresh(self, wait_until_unchanged: bool = True) -> None:
-        """Looks at the base path once and loads the newest version if it is not the current one.
+        """Looks at the base path once; loads what the policy asks for and unloads the rest.
 
-        A version that is incomplete or fails to load is skipped, with one line in the log, and
-        tried again when its files have changed. If the current version's folder is gone, the
-        newest of those that are left takes its place; if none is left, the current one stays.
+        Of folders that are incomplete or damaged the next older ones take the places, where the
+        policy leaves a choice. If nothing that it asks for is left, what is loaded stays.
 
         Args:
             wait_until_unchanged: Leave a folder alone whose files were not the same at the
@@ -88,17 +110,43 @@ class VersionManager:
         Raises:
             OSError: If the base path cannot be read.
         """
-        current = self.current
-        for version, directory in self._version_directories():
-            if current is not None and version == current.version:
-                return
-            if self._try_version(version, directory, wait_until_unchanged):
-                return
+        directories = self._version_directories()
+        wanted = self._wanted(directories)
+        at_most = self._at_most()
+        chosen: list[int] = []
+        for version in wanted:
+            if at_most is not None and len(chosen) == at_most:
+                break
+            if version in self._loaded or self._try_version(
+                version, directories[version], wait_until_unchanged
+            ):
+                chosen.append(version)
+        if chosen:
+            self._unload_all_but(chosen)
 
-    def _version_directories(self) -> list[tuple[int, Path]]:
-        """Returns number and folder of every version, newest first."""
+    def unload(self) -> None:
+        """Lets go of every version; requests under way keep theirs."""
+        self._unload_all_but([])
+
+    def _at_most(self) -> int | None:
+        if self.policy.WhichOneof("policy_choice") in ("all", "specific"):
+            return None
+        return max(1, self.policy.latest.num_versions)
+
+    def _wanted(self, directories: Mapping[int, Path]) -> list[int]:
+        """Returns the versions that the policy lets in, newest first."""
+        newest_first = sorted(directories, reverse=True)
+        if self.policy.WhichOneof("policy_choice") != "specific":
+            return newest_first
+        named = set(self.policy.specific.versions)
+        for version in sorted(named - set(directories)):
+            self._report(version, f"is asked for by the version policy and not in {self.base_path}")
+        return [version for version in newest_first if version in named]
+
+    def _version_directories(self) -> dict[int, Path]:
+        """Returns the folder of every version, by number."""
         directories: dict[int, Path] = {}
-        for child in sorted(self._base_path.iterdir()):
+        for child in sorted(self.base_path.iterdir()):
             if not _VERSION_NAME.fullmatch(child.name) or not child.is_dir():
                 continue
             version = int(child.name)
@@ -111,15 +159,18 @@ class VersionManager:
                     f"the latter is used",
                 )
             directories[version] = child
-        return sorted(directories.items(), reverse=True)
+        return directories
 
     def _try_version(self, version: int, directory: Path, wait_until_unchanged: bool) -> bool:
-        if not (directory / SAVED_MODEL_FILE).is_file():
-            self._report(version, f"is skipped: no {SAVED_MODEL_FILE} in {directory} (yet)")
-            return False
         try:
+            if not (directory / SAVED_MODEL_FILE).is_file():
+                self._report(version, f"is skipped: no {SAVED_MODEL_FILE} in {directory} (yet)")
+                return False
             fingerprint = _fingerprint(directory)
         except FileNotFoundError:  # Files come and go: the folder is being written or deleted.
+            return False
+        except OSError as error:
+            self._report(version, f"is skipped: {directory} cannot be read: {one_line(error)}")
             return False
         unchanged = self._seen.get(version) == fingerprint
         self._seen[version] = fingerprint
@@ -132,21 +183,29 @@ class VersionManager:
     def _load(self, version: int, directory: Path, fingerprint: Fingerprint) -> bool:
         self._set_state(version, VersionState(State.LOADING))
         try:
-            servable = Servable(directory, version)
+            servable = self._load_servable(directory, version)
         except LoadError as error:
             self._failed[version] = fingerprint
             self._set_state(version, VersionState(State.END, str(error)))
             self._report(version, f"is skipped: {directory} cannot be loaded: {error}")
             return False
         with self._lock:
-            previous, self._current = self._current, servable
+            # A new dictionary: `refresh` reads the present one without the lock.
+            self._loaded = {**self._loaded, version: servable}
             self._states[version] = VersionState(State.AVAILABLE)
-            if previous is not None:
-                self._states[previous.version] = VersionState(State.END)
         self._failed.pop(version, None)
         self._problems.pop(version, None)
         _LOGGER.info("version %d is being served, from %s", version, directory)
         return True
+
+    def _unload_all_but(self, versions: list[int]) -> None:
+        leaving = set(self._loaded) - set(versions)
+        with self._lock:
+            self._loaded = {version: self._loaded[version] for version in versions}
+            for version in leaving:
+                self._states[version] = VersionState(State.END)
+        for version in sorted(leaving):
+            _LOGGER.info("version %d is no longer served", version)
 
     def _set_state(self, version: int, state: VersionState) -> None:
         with self._lock:
@@ -163,6 +222,10 @@ class VersionManager:
 def _fingerprint(directory: Path) -> Fingerprint:
     files = set()
     for path in directory.rglob("*"):
-        status = path.stat()
-        files.add((str(path.relative_to(directory)), status.st_size, status.st_mtime_ns))
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            status = path.lstat()  # A symbolic link to nowhere; or gone, which the caller handles.
+        name = str(path.relative_to(directory))
+        files.add((name, status.st_mode, status.st_size, status.st_mtime_ns))
     return frozenset(files)

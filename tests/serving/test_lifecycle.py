@@ -216,7 +216,7 @@ def test_second_start_is_refused(server):
         (["--model_base_path", ".", "--startup_seconds", "-1"], "not a number of seconds"),
         (["--model_base_path", ".", "--startup_seconds", "nan"], "not a number of seconds"),
         (["--model_base_path", ".", "--max_message_bytes", "9999999999"], "more than 2147483647"),
-        (["--model_base_path", ".", "--rest_api_port", "1"], "unrecognized arguments"),
+        (["--model_base_path", ".", "--rest_api", "1"], "unrecognized arguments"),
     ],
 )
 def test_wrong_arguments(arguments, text, capsys):
@@ -231,5 +231,5 @@ def test_help(capsys):
         main(["--help"])
     assert caught.value.code == 0
     text = capsys.readouterr().out
-    assert "READY recommender version=2 port=8500" in text
-    assert "no version could be loaded" in text
+    assert "READY recommender version=2 port=8500 rest_port=8501" in text
+    assert "no version that could be loaded" in text

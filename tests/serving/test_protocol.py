@@ -7,12 +7,9 @@ import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import (
-    classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
-    inference_pb2,
     predict_pb2,
-    regression_pb2,
 )
 
 TIMEOUT = 60.0
@@ -349,14 +346,3 @@ def test_status(model_stub, version):
 )
 def test_status_refuses(model_stub, request_message, code, text):
     assert failure(model_stub.GetModelStatus, request_message) == (code, text)
-
-
-@pytest.mark.parametrize("method", ["Classify", "Regress", "MultiInference"])
-def test_what_is_not_there_says_so(prediction_stub, method):
-    requests = {
-        "Classify": classification_pb2.ClassificationRequest(),
-        "Regress": regression_pb2.RegressionRequest(),
-        "MultiInference": inference_pb2.MultiInferenceRequest(),
-    }
-    code, _ = failure(getattr(prediction_stub, method), requests[method])
-    assert code is grpc.StatusCode.UNIMPLEMENTED
