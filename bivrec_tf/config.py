@@ -120,6 +120,12 @@ class TrainingConfig(StrictModel):
         description="Where item vectors start: from which items stand near one another in training "
         "histories (the multimodal view: from what content says of that), or at random.",
     )
+    content_prior: float = Field(
+        10.0,
+        ge=0,
+        description="With co_occurrence and both views: interactions that an item's content counts "
+        "as where its id vector starts; 0: the id view starts from co-occurrence alone.",
+    )
     learning_rate: float = Field(2e-3, gt=0, description="The highest, after the warm-up.")
     learning_rate_warmup_steps: int = Field(
         200,
@@ -164,3 +170,21 @@ class TrainingConfig(StrictModel):
     )
     seed: int = Field(0, ge=0)
     loss: LossConfig = LossConfig()
+
+
+class ExportConfig(StrictModel):
+    """How a trained model is exported."""
+
+    default_k: int = Field(20, ge=1, description="Results where a request does not say.")
+    max_k: int = Field(1000, ge=1, description="The most results that a request may ask for.")
+    table_dtype: Literal["float32", "float16", "int8"] = Field(
+        "float32",
+        description="What the item vectors are kept in: 4, 2 or about 1 byte a value; what that "
+        "costs in recall is in docs/serving.md.",
+    )
+
+    @model_validator(mode="after")
+    def _default_is_within_the_most(self) -> "ExportConfig":
+        if self.default_k > self.max_k:
+            raise ValueError(f"default_k {self.default_k} is more than max_k {self.max_k}")
+        return self

@@ -12,12 +12,14 @@ import numpy as np
 import tensorflow as tf
 
 from bivrec_tf.catalogue import ItemCatalogue, ItemFeatures
-from bivrec_tf.config import ModelConfig
+from bivrec_tf.config import ExportConfig, ModelConfig
 from bivrec_tf.content_statistics import ModalityStatistics, from_json
 from bivrec_tf.errors import ConfigError, DataError
-from bivrec_tf.export import CONTENT_STATISTICS_FILE, DESCRIPTION_FILE, ServingModule
+from bivrec_tf.export import CONTENT_STATISTICS_FILE, DESCRIPTION_FILE
 from bivrec_tf.features import VIEWS
 from bivrec_tf.models import BiVRec
+from bivrec_tf.retrieval import ItemTable
+from bivrec_tf.serving_module import ServingModule
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +36,7 @@ class SavedRecommender:
       directory: Where it was read from.
       description: The JSON object beside it, see `export`.
       config: Its architecture.
+      export: How it was exported.
       modalities: Name -> `dimension`, `encoder`, `fingerprint` of what its multimodal view is
         made of.
       num_trained: Items with an id row: rows `1 .. num_trained`.
@@ -50,6 +53,7 @@ class SavedRecommender:
     directory: str
     description: Mapping[str, Any]
     config: ModelConfig
+    export: ExportConfig
     modalities: Mapping[str, Mapping[str, Any]]
     num_trained: int
     weights: Mapping[str, np.ndarray]
@@ -93,6 +97,7 @@ def read_saved_model(directory: str | os.PathLike) -> SavedRecommender:
             directory=directory,
             description=description,
             config=ModelConfig.model_validate(description["model"]),
+            export=ExportConfig.model_validate(description.get("export", {})),
             modalities=description["modalities"],
             num_trained=description["items"]["trained"],
             weights=parts["saved_weights"],
@@ -102,7 +107,11 @@ def read_saved_model(directory: str | os.PathLike) -> SavedRecommender:
             retired=catalogue["retired"],
             content_hashes=catalogue["content_hashes"],
             content_statistics=from_json(_read(directory, CONTENT_STATISTICS_FILE)),
-            tables=parts["saved_tables"],
+            tables={
+                view: ItemTable.from_variables(parts["saved_tables"], view)
+                for view in VIEWS
+                if view in parts["saved_tables"]
+            },
         )
     except (tf.errors.OpError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(

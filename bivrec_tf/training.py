@@ -352,7 +352,8 @@ def fit(
     if config.item_initialisation == "co_occurrence" and model.optimizer.iterations.numpy() == 0:
         histories = ((b[SEQUENCE].numpy(), b[IS_TARGET].numpy()) for b in training_data)
         items, width = model.catalogue.num_trained, model.config.dimension
-        model.start_from(co_occurrence_vectors(histories, items, width, seed=config.seed))
+        vectors = co_occurrence_vectors(histories, items, width, seed=config.seed)
+        model.start_from(vectors, config.content_prior)
     if verbose is None:
         verbose = 1 if sys.stdout.isatty() else 2
     extra = list(callbacks)

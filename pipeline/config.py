@@ -8,7 +8,7 @@ from typing import Annotated
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from bivrec_tf.config import ModelConfig, StrictModel, TrainingConfig
+from bivrec_tf.config import ExportConfig, ModelConfig, StrictModel, TrainingConfig
 from bivrec_tf.errors import ConfigError
 from components.configuration import describe_validation_error
 from components.content_encoder.content_config import (
@@ -111,6 +111,7 @@ class PipelineConfig(StrictModel):
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     gate: GateConfig = GateConfig()
+    export: ExportConfig = ExportConfig()
     serving: ServingConfig = ServingConfig()
     beam_pipeline_args: tuple[str, ...] = Field(
         (

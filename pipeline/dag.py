@@ -176,6 +176,7 @@ def create_components(config: PipelineConfig, paths: PipelinePaths, requested_at
         custom_config={
             trainer.MODEL: config.model.model_dump(mode="json"),
             trainer.TRAINING: config.training.model_dump(mode="json"),
+            trainer.EXPORT: config.export.model_dump(mode="json"),
             trainer.TENSORBOARD: paths.tensorboard,
             trainer.CHECKPOINTS: paths.checkpoints,
             trainer.VALIDATION_REQUESTS: config.serving.validation_requests,

@@ -6,7 +6,7 @@ from tfx import v1 as tfx  # noqa: F401 - TFMA's protos must be loaded by TFX fi
 
 from bivrec_tf import features
 from bivrec_tf.evaluation import CUT_OFFS
-from bivrec_tf.export import GATED_METRICS
+from bivrec_tf.serving_module import GATED_METRICS
 from pipeline.config import GateConfig
 
 REPORTED = tuple(f"{kind}_at_{k}" for k in CUT_OFFS for kind in ("recall", "ndcg", "mrr"))

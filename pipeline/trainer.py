@@ -17,7 +17,7 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 
 from bivrec_tf import data, features, training
 from bivrec_tf.catalogue import ItemCatalogue
-from bivrec_tf.config import ModelConfig, TrainingConfig
+from bivrec_tf.config import ExportConfig, ModelConfig, TrainingConfig
 from bivrec_tf.export import export
 from bivrec_tf.models import BiVRec
 from bivrec_tf.saved_model import read_saved_model
@@ -40,6 +40,7 @@ from pipeline.preprocessing import VOCABULARY
 # Keys of the component's custom configuration.
 MODEL = "model"
 TRAINING = "training"
+EXPORT = "export"
 TENSORBOARD = "tensorboard"
 CHECKPOINTS = "checkpoints"
 VALIDATION_REQUESTS = "validation_requests"
@@ -165,10 +166,11 @@ def run_fn(fn_args: FnArgs) -> None:
         verbose=0,
     )
     model = training.in_float32(model)
-    export(model, fn_args.serving_model_dir, lookup, result.metrics, encoders=encoders)
+    options = ExportConfig.model_validate(custom[EXPORT])
+    export(model, fn_args.serving_model_dir, lookup, result.metrics, options, encoders)
     # What could resume this training is of no more use: the model is exported.
     shutil.rmtree(checkpoints)
     write_offline_answers(
         os.path.join(fn_args.model_run_dir, OFFLINE_ANSWERS),
-        offline_answers(model, _some_histories(validation, custom[VALIDATION_REQUESTS])),
+        offline_answers(model, _some_histories(validation, custom[VALIDATION_REQUESTS]), options),
     )

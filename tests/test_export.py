@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bivrec_tf import data, features
 from bivrec_tf.catalogue import ItemCatalogue, ItemFeatures
-from bivrec_tf.config import ModelConfig
+from bivrec_tf.config import ExportConfig, ModelConfig
 from bivrec_tf.evaluation import RankingEvaluator
 from bivrec_tf.export import DESCRIPTION_FILE, export
 from bivrec_tf.models import BiVRec
@@ -39,7 +39,7 @@ def model():
 @pytest.fixture(scope="module")
 def folder(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported") / "1"
-    export(model, folder, metrics={"ndcg_at_10": 0.5}, default_k=5)
+    export(model, folder, metrics={"ndcg_at_10": 0.5}, options=ExportConfig(default_k=5, max_k=40))
     return folder
 
 
@@ -52,11 +52,22 @@ def padded(histories):
     return tf.ragged.constant([list(h) for h in histories], dtype=tf.string).to_tensor("")
 
 
-def recommend(signatures, histories, exclude=(("",),), k=5, id_weight=-1.0, filter_seen=True):
+def recommend(
+    signatures,
+    histories,
+    exclude=(("",),),
+    unavailable=("",),
+    k=5,
+    id_weight=-1.0,
+    diversity=0.0,
+    filter_seen=True,
+):
     answer = signatures[features.RECOMMEND](
         history=tf.reshape(padded(histories), [len(histories), -1]),
         exclude=tf.constant(exclude),
+        unavailable=tf.constant(unavailable),
         k=tf.constant(k),
+        diversity=tf.constant(diversity),
         id_weight=tf.constant(id_weight),
         filter_seen=tf.constant(filter_seen),
     )

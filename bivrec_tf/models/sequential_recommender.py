@@ -21,10 +21,11 @@ from bivrec_tf.losses import (
     SampledSoftmax,
 )
 from bivrec_tf.models.diagnostics import in_use, mean_cosine
+from bivrec_tf.models.first_vectors import blended, turned_towards
 from bivrec_tf.models.histories import compact, draw_positions, wanted_positions
 from bivrec_tf.models.replicas import share_of_replica
 from bivrec_tf.models.view_tower import Interests
-from bivrec_tf.retrieval import MultiInterestTopK
+from bivrec_tf.retrieval import ItemTable, MultiInterestTopK, TableDtype
 
 ID, MM = VIEWS
 SEQUENCE = "sequence"
@@ -33,6 +34,9 @@ IS_TARGET = "is_target"
 """bool `[batch, length]`: which of them are to be predicted."""
 USER = "user"
 """int64 `[batch]`: equal for windows of one user."""
+
+Table = tf.Tensor | ItemTable
+"""Item vectors `[rows, D]`, as a function computed them or as an index keeps them."""
 
 
 class SequentialRecommender(tfrs.Model):
@@ -197,24 +201,32 @@ class SequentialRecommender(tfrs.Model):
             tf.cast(tf.boolean_mask(vectors, inside), table.dtype),
         )
 
-    def start_from(self, vectors: np.ndarray) -> None:
+    def start_from(self, vectors: np.ndarray, content_prior: float = 0.0) -> None:
         """Gives trained items first vectors, before training.
 
-        The id view has these vectors themselves, the multimodal view what content says of them.
-        Views of `given_views` keep what they have.
+        The multimodal view starts as what content says of these vectors; the id view from them
+        and from that, see `first_vectors.blended`. Views of `given_views` keep what they have.
 
         Args:
           vectors: float `[num_trained, D]`.
+          content_prior: Interactions that content counts as, in the id view.
         """
         self.build_variables()
-        wanted = set(self.config.views) - self.given_views
-        if ID in wanted:
+        trained = slice(1, len(vectors) + 1)
+        counts = self.catalogue.counts[trained]
+        if MM in self.config.views:
+            if MM not in self.given_views:
+                known = tf.nest.map_structure(lambda part: part.numpy(), self._trained_content)
+                kernels = content_kernels(known[0], known[1], vectors, counts)
+                self._content_projection.start_from(kernels)
+            content = self.item_table(MM, len(vectors) + 1).numpy()[1:]
+            present = [flags[trained] for flags in self.catalogue.presence.values()]
+            content *= np.any(present, axis=0)[:, np.newaxis]
+            if MM in self.given_views:
+                vectors = turned_towards(vectors, content, counts)
+            vectors = blended(vectors, content, counts, content_prior)
+        if ID in set(self.config.views) - self.given_views:
             self._item_embedding.start_from(vectors)
-        if MM in wanted:
-            known = tf.nest.map_structure(lambda part: part.numpy(), self._trained_content)
-            counts = self.catalogue.counts[1 : len(vectors) + 1]
-            kernels = content_kernels(known[0], known[1], vectors, counts)
-            self._content_projection.start_from(kernels)
 
     def retain_item_vectors(self, rows: np.ndarray, vectors: np.ndarray) -> None:
         """Gives items whose content is gone the multimodal vectors that they had.
@@ -255,18 +267,17 @@ class SequentialRecommender(tfrs.Model):
         return named
 
     def view_interests(
-        self, view: str, table: tf.Tensor, rows: tf.Tensor, positions: tf.Tensor, training=False
+        self, view: str, table: Table, rows: tf.Tensor, positions: tf.Tensor, training=False
     ) -> Interests:
         """Runs one tower over histories `rows`, int `[n, L]`, with item vectors from `table`.
 
         Interests are those at `positions`, int `[n, m]`.
         """
-        return self._towers[view](
-            tf.gather(table, rows), rows > 0, positions=positions, training=training
-        )
+        of_items = table.gather(rows) if isinstance(table, ItemTable) else tf.gather(table, rows)
+        return self._towers[view](of_items, rows > 0, positions=positions, training=training)
 
     def interests(
-        self, rows: tf.Tensor, tables: Mapping[str, tf.Tensor] | None = None
+        self, rows: tf.Tensor, tables: Mapping[str, Table] | None = None
     ) -> dict[str, Interests]:
         """Infers the interests of histories.
 
@@ -301,15 +312,18 @@ class SequentialRecommender(tfrs.Model):
             for view in self.config.views
         }
 
-    def build_index(self, k: int = 20, tables: Mapping[str, tf.Tensor] | None = None):
-        """Builds the exact index over the present weights.
+    def build_index(
+        self,
+        k: int = 20,
+        tables: Mapping[str, tf.Tensor] | None = None,
+        dtype: TableDtype = "float32",
+    ) -> MultiInterestTopK:
+        """Builds the exact index over the present weights; row 0 is never a result.
 
         Args:
           k: Default number of results.
           tables: Item tables, where the caller has them already.
-
-        Returns:
-          `MultiInterestTopK` over all rows; row 0 is never a result.
+          dtype: What the index keeps them in.
         """
         warm = tf.range(self.num_rows) <= self.catalogue.num_trained
         return MultiInterestTopK(k=k).index(
@@ -319,6 +333,7 @@ class SequentialRecommender(tfrs.Model):
             offsets=tf.where(warm, 0.0, self.cold_offset),
             id_weight=float(self.id_weight.numpy()),
             has_padding=True,
+            dtype=dtype,
         )
 
     def call(self, rows):

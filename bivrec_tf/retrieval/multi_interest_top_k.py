@@ -7,10 +7,16 @@ import tensorflow as tf
 from tensorflow_recommenders.layers.factorized_top_k import TopK
 
 from bivrec_tf.features import VIEWS
-from bivrec_tf.retrieval.scores import best_of_interests, count_better, mask_of
+from bivrec_tf.retrieval.item_table import ItemTable, StoredVectors, TableDtype
+from bivrec_tf.retrieval.scores import NOTHING, best_of_interests, count_better, mask_of
+from bivrec_tf.retrieval.stream import streamed_top_k
 
 ID, MM = VIEWS
 
+# Scores that are in memory at once, over all queries and interests, where the caller does not say:
+# about what a processor's cache holds.
+_SCORES_OF_BLOCK = 2**20
+_SMALLEST_BLOCK = 1024
 # Tables of up to so many blocks are ranked in one piece.
 _BLOCKS_AT_ONCE = 8
 
@@ -42,7 +48,8 @@ class MultiInterestTopK(TopK):
 
     Args:
       k: Default number of results.
-      block_size: Items scored at once: memory is `n * K * block_size` floats.
+      block_size: Items scored at once: memory is `n * K * block_size` floats. By default as many
+        as make a million scores.
       **kwargs: Passed to the base class.
 
     Example:
@@ -54,10 +61,10 @@ class MultiInterestTopK(TopK):
     Reference: `docs/model.md`, section 5.
     """
 
-    def __init__(self, k: int = 10, block_size: int = 4096, **kwargs: Any) -> None:
+    def __init__(self, k: int = 10, block_size: int | None = None, **kwargs: Any) -> None:
         super().__init__(k=k, **kwargs)
         self._block_size = block_size
-        self._tables: dict[str, tf.Variable] = {}
+        self._tables: dict[str, ItemTable] = {}
         self._identifiers: tf.Variable | None = None
         # Set by `index`; until then `_tables` is empty and every query is refused.
         self._warm: Any = None
@@ -76,6 +83,7 @@ class MultiInterestTopK(TopK):
         offsets: tf.Tensor | None = None,
         id_weight: float = 0.5,
         has_padding: bool = False,
+        dtype: TableDtype = "float32",
     ) -> "MultiInterestTopK":
         """Builds the index.
 
@@ -87,6 +95,7 @@ class MultiInterestTopK(TopK):
           offsets: float `[rows]`, added to the scores.
           id_weight: The weight `a` when a query brings none.
           has_padding: Whether row 0 is padding and never a result.
+          dtype: What the tables are kept in, see `ItemTable`. Scores are float32.
 
         Returns:
           Self.
@@ -109,7 +118,7 @@ class MultiInterestTopK(TopK):
         def frozen(value: tf.Tensor) -> tf.Variable:
             return tf.Variable(value, trainable=False)
 
-        self._tables = {view: frozen(tf.cast(table, tf.float32)) for view, table in tables.items()}
+        self._tables = {view: ItemTable(table, dtype) for view, table in tables.items()}
         self._identifiers = None if identifiers is None else frozen(identifiers)
         warm = tf.ones([self._num_rows]) if warm is None else tf.cast(warm, tf.float32)
         self._warm = frozen(warm)
@@ -130,14 +139,11 @@ class MultiInterestTopK(TopK):
             self._offsets,
             self._id_weight,
         ]
-        return [*self._tables.values(), *(variable for variable in named if variable is not None)]
+        of_tables = [variable for table in self._tables.values() for variable in table.variables]
+        return [*of_tables, *(variable for variable in named if variable is not None)]
 
-    def table(self, view: str) -> tf.Tensor:
-        """Returns the item vectors of a view, float32 `[rows, D]`."""
-        return self._tables[view].value()
-
-    def variable(self, view: str) -> tf.Variable:
-        """Returns the variable behind `table`."""
+    def table(self, view: str) -> ItemTable:
+        """Returns the item vectors of a view."""
         return self._tables[view]
 
     @property
@@ -153,7 +159,7 @@ class MultiInterestTopK(TopK):
           offsets: float `[rows]`.
         """
         for view, table in candidates.items():
-            self._tables[view].assign(tf.cast(table, tf.float32))
+            self._tables[view].assign(table)
         self.set_items(offsets=offsets)
 
     def set_items(
@@ -199,6 +205,7 @@ class MultiInterestTopK(TopK):
         excluded_rows: tf.Tensor | None = None,
         k: int | tf.Tensor | None = None,
         id_weight: tf.Tensor | float | None = None,
+        closed: tf.Tensor | None = None,
     ) -> SearchResult:
         """Finds the best items.
 
@@ -207,6 +214,7 @@ class MultiInterestTopK(TopK):
           excluded_rows: int `[n, E]`, rows never to return; negative ones mean nothing.
           k: Number of results, a scalar.
           id_weight: The weight `a`, a scalar in [0, 1].
+          closed: bool `[rows]`, items that are no result for anybody this time.
 
         Returns:
           The best `min(k, rows)` items.
@@ -219,37 +227,31 @@ class MultiInterestTopK(TopK):
         count = tf.shape(next(iter(views.values())))[0]
         excluded_rows = self._excluded(excluded_rows, count)
         k = tf.minimum(tf.cast(self._k if k is None else k, tf.int32), self._num_rows)
-
-        def merge(start, best_scores, best_rows):
-            stop = tf.minimum(start + self._block_size, self._num_rows)
-            scores = self._block_scores(views, id_weight, start, stop)
-            open_to = ~mask_of(excluded_rows, start, stop) & self._available[start:stop]
-            scores = tf.where(open_to, scores, scores.dtype.min)
-            rows = tf.broadcast_to(tf.range(start, stop), tf.shape(scores))
-            # The best so far come first: top_k keeps the earlier of equals, so the lower row.
-            scores = tf.concat([best_scores, scores], axis=1)
-            rows = tf.concat([best_rows, rows], axis=1)
-            best_scores, chosen = tf.math.top_k(scores, k=k)
-            return stop, best_scores, tf.gather(rows, chosen, batch_dims=1)
-
-        _, scores, rows = tf.while_loop(
-            lambda start, *_: start < self._num_rows,
-            merge,
-            (
-                tf.constant(0),
-                tf.fill([count, k], tf.float32.min),
-                tf.zeros([count, k], tf.int32),
-            ),
-            shape_invariants=(
-                tf.TensorShape([]),
-                tf.TensorShape([None, None]),
-                tf.TensorShape([None, None]),
-            ),
-            parallel_iterations=1,
+        nobody = tf.zeros([self._num_rows], tf.bool)
+        items = self._read(nobody if closed is None else closed)
+        scores, rows = streamed_top_k(
+            lambda start, stop: self._block_scores(views, id_weight, items, start, stop),
+            self._num_rows,
+            self._rows_of_block(views),
+            excluded_rows,
+            k,
         )
-        rows = tf.where(scores > tf.float32.min, rows, 0)
-        interest, view_scores = self._explain(views, id_weight, rows)
+        interest, view_scores = self._explain(views, id_weight, items, rows)
         return SearchResult(scores, rows, interest, view_scores)
+
+    def explain(
+        self,
+        queries: tf.Tensor | Mapping[str, tf.Tensor],
+        rows: tf.Tensor,
+        id_weight: tf.Tensor | float | None = None,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Says what `search` says of its results for rows of the caller's choice, int `[n, m]`.
+
+        Returns:
+          `interest` and `view_scores`, see `SearchResult`.
+        """
+        views = self._views(queries)
+        return self._explain(views, self._weight(id_weight), self._read(), rows)
 
     def ranks(
         self,
@@ -273,42 +275,48 @@ class MultiInterestTopK(TopK):
         views = self._views(queries)
         id_weight = self._weight(id_weight)
         excluded_rows = self._excluded(excluded_rows, tf.shape(target_rows)[0])
+        items = self._read()
+        block_size = self._rows_of_block(views)
 
         def count(scores, target_scores, start, stop):
             open_to = ~mask_of(excluded_rows, start, stop) & self._available[start:stop]
             return count_better(scores, open_to, target_scores, target_rows, start)
 
-        if self._num_rows <= _BLOCKS_AT_ONCE * self._block_size:
-            # Small enough to have all scores at once, and to compute each but once.
-            scores = self._block_scores(views, id_weight, 0, self._num_rows)
+        def in_one_piece():
+            scores = self._block_scores(views, id_weight, items, 0, self._num_rows)
             target_scores = tf.gather(scores, target_rows, batch_dims=1)
-            better = count(scores, target_scores, 0, self._num_rows)
-        else:
-            target_scores = self._scores_of(views, target_rows, id_weight)
+            return count(scores, target_scores, 0, self._num_rows)
+
+        def in_blocks():
+            target_scores = self._scores_of(views, items, target_rows, id_weight, block_size)
 
             def add_block(start, better):
-                stop = tf.minimum(start + self._block_size, self._num_rows)
-                scores = self._block_scores(views, id_weight, start, stop)
+                stop = tf.minimum(start + block_size, self._num_rows)
+                scores = self._block_scores(views, id_weight, items, start, stop)
                 return stop, better + count(scores, target_scores, start, stop)
 
-            _, better = tf.while_loop(
+            return tf.while_loop(
                 lambda start, _: start < self._num_rows,
                 add_block,
                 (tf.constant(0), tf.zeros_like(target_rows)),
                 parallel_iterations=1,
-            )
-        ranks = tf.where(tf.gather(self._available, target_rows), better + 1, tf.int32.max)
+            )[1]
+
+        # Small enough to have all scores at once, and to compute each but once.
+        small = self._num_rows <= _BLOCKS_AT_ONCE * block_size
+        better = tf.cond(small, in_one_piece, in_blocks)
+        ranks = tf.where(tf.gather(self._available.value(), target_rows), better + 1, tf.int32.max)
         return tf.where(target_rows > 0, ranks, 0)
 
-    def _scores_of(self, views, rows, id_weight):
-        """Scores of given rows, float `[n, T]`, out of the same products that `search` compares.
+    def _scores_of(self, views, items, rows, id_weight, block_size):
+        """Scores of given rows, float `[n, T]`, out of the same products that `ranks` compares.
 
         A product of another shape rounds otherwise, and would break ties by rounding errors.
         """
 
         def pick(start, found):
-            stop = tf.minimum(start + self._block_size, self._num_rows)
-            scores = self._block_scores(views, id_weight, start, stop)
+            stop = tf.minimum(start + block_size, self._num_rows)
+            scores = self._block_scores(views, id_weight, items, start, stop)
             inside = (rows >= start) & (rows < stop)
             column = tf.where(inside, rows - start, 0)
             return stop, tf.where(inside, tf.gather(scores, column, batch_dims=1), found)
@@ -320,6 +328,21 @@ class MultiInterestTopK(TopK):
             parallel_iterations=1,
         )
         return scores
+
+    def _rows_of_block(self, views) -> tf.Tensor:
+        if self._block_size is not None:
+            return tf.constant(self._block_size)
+        shape = tf.shape(next(iter(views.values())))
+        rows = _SCORES_OF_BLOCK // tf.maximum(shape[0] * shape[1], 1)
+        return tf.maximum(rows, _SMALLEST_BLOCK)
+
+    def _read(self, closed: tf.Tensor | None = None) -> "_Items":
+        """Reads the variables once; an item that is no result has an offset of minus infinity."""
+        offsets = self._offsets.value()
+        if closed is not None:
+            offsets = tf.where(closed | ~self._available, NOTHING, offsets)
+        tables = {view: table.read() for view, table in self._tables.items()}
+        return _Items(tables, self._warm.value(), offsets)
 
     def _views(self, queries) -> dict[str, tf.Tensor]:
         if not self._tables:
@@ -348,22 +371,18 @@ class MultiInterestTopK(TopK):
         weight = id_weight * warm
         return weight * scores[ID] + (1.0 - weight) * scores[MM] + offsets
 
-    def _block_scores(self, views, id_weight, start, stop):
+    def _block_scores(self, views, id_weight, items, start, stop):
         scores = {}
         for view, query in views.items():
-            scores[view] = best_of_interests(query, self._tables[view][start:stop])
-        return self._combine(scores, id_weight, self._warm[start:stop], self._offsets[start:stop])
+            scores[view] = best_of_interests(query, items.tables[view].block(start, stop))
+        return self._combine(scores, id_weight, items.warm[start:stop], items.offsets[start:stop])
 
-    def _interest_scores(self, views, rows):
-        """Scores of given rows by interest: float `[n, K, m]` for every view."""
-        return {
-            view: tf.matmul(query, tf.gather(self._tables[view], rows), transpose_b=True)
+    def _explain(self, views, id_weight, items, rows):
+        by_interest = {
+            view: tf.matmul(query, items.tables[view].gather(rows), transpose_b=True)
             for view, query in views.items()
         }
-
-    def _explain(self, views, id_weight, rows):
-        by_interest = self._interest_scores(views, rows)
-        warm = tf.gather(self._warm, rows)
+        warm = tf.gather(items.warm, rows)
         interest = tf.argmax(
             self._combine(by_interest, id_weight, warm[:, tf.newaxis], 0.0),
             axis=1,
@@ -379,4 +398,14 @@ class MultiInterestTopK(TopK):
         return interest, tf.stack(view_scores, axis=2)
 
     def _identify(self, rows):
-        return rows if self._identifiers is None else tf.gather(self._identifiers, rows)
+        if self._identifiers is None:
+            return rows
+        return tf.gather(self._identifiers.value(), rows)
+
+
+class _Items(NamedTuple):
+    """What a search reads of the items: their vectors by view, warm or not, and offsets."""
+
+    tables: dict[str, StoredVectors]
+    warm: tf.Tensor
+    offsets: tf.Tensor

@@ -4,12 +4,18 @@ import functools
 
 import tensorflow as tf
 
+NOTHING = float("-inf")
+"""The score of what is no result."""
+
+# Items whose greatest score stands for them while the best are looked for.
+_GROUP = 64
+
 
 def best_of_interests(queries: tf.Tensor, table: tf.Tensor) -> tf.Tensor:
     """Returns the greatest score that an interest gives to each item, `[n, items]`.
 
-    Interest by interest: the scores of all of them are never in memory, and a maximum of two
-    matrices is far faster than one over an axis in the middle.
+    One product for all interests, which reads the table once, and a maximum of whole matrices,
+    which is far faster than one over an axis in the middle.
 
     Args:
       queries: float `[n, K, D]`.
@@ -17,8 +23,43 @@ def best_of_interests(queries: tf.Tensor, table: tf.Tensor) -> tf.Tensor:
     """
     if queries.shape[1] is None:
         return tf.reduce_max(tf.einsum("nkd,vd->nkv", queries, table), axis=1)
-    each = (tf.matmul(query, table, transpose_b=True) for query in tf.unstack(queries, axis=1))
-    return functools.reduce(tf.maximum, each)
+    interests = queries.shape[1]
+    if interests == 1:
+        return tf.matmul(queries[:, 0], table, transpose_b=True)
+    side_by_side = tf.concat(tf.unstack(queries, axis=1), axis=0)
+    scores = tf.matmul(side_by_side, table, transpose_b=True)
+    return functools.reduce(tf.maximum, tf.split(scores, interests, axis=0))
+
+
+def best_of_block(scores: tf.Tensor, k: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the k greatest scores of each query and their columns, `[n, min(k, items)]`.
+
+    Of equal scores the lower column comes first. In a long block the k groups of items with the
+    greatest members are found first: all of the k best items are in them.
+
+    Args:
+      scores: float `[n, items]`.
+      k: int32 scalar.
+    """
+    count, items = tf.shape(scores)[0], tf.shape(scores)[1]
+
+    def at_once():
+        found = tf.math.top_k(scores, k=tf.minimum(k, items))
+        return found.values, found.indices
+
+    def by_groups():
+        groups = -(-items // _GROUP)
+        padded = tf.pad(scores, [[0, 0], [0, groups * _GROUP - items]], constant_values=NOTHING)
+        grouped = tf.reshape(padded, [count, groups, _GROUP])
+        _, best = tf.math.top_k(tf.reduce_max(grouped, axis=2), k=k)
+        # In their order: of equal scores, the lower column must still come first.
+        best = tf.sort(best, axis=1)
+        members = tf.reshape(tf.gather(grouped, best, batch_dims=1), [count, k * _GROUP])
+        found = tf.math.top_k(members, k=k)
+        group = tf.gather(best, found.indices // _GROUP, batch_dims=1)
+        return found.values, group * _GROUP + found.indices % _GROUP
+
+    return tf.cond(items > 4 * _GROUP * k, by_groups, at_once)
 
 
 def count_better(
@@ -57,12 +98,26 @@ def count_better(
 
 def mask_of(rows: tf.Tensor, start: tf.Tensor | int, stop: tf.Tensor | int) -> tf.Tensor:
     """Which items of a block stand in `rows`, int `[n, E]`: bool `[n, stop - start]`."""
-    count, width = tf.shape(rows)[0], stop - start
-    # Rows of other blocks go to one extra column, which is cut off.
-    inside = (rows >= start) & (rows < stop)
-    column = tf.where(inside, rows - start, width)
-    query = tf.broadcast_to(tf.range(count)[:, tf.newaxis], tf.shape(rows))
+    shape = tf.stack([tf.shape(rows)[0], stop - start])
+    query, column = _inside(rows, start, stop)
     hits = tf.scatter_nd(
-        tf.stack([query, column], axis=2), tf.ones_like(rows), tf.stack([count, width + 1])
+        tf.stack([query, column], axis=1), tf.ones_like(column), tf.cast(shape, tf.int32)
     )
-    return hits[:, :width] > 0
+    return hits > 0
+
+
+def without(
+    scores: tf.Tensor, rows: tf.Tensor, start: tf.Tensor | int, stop: tf.Tensor | int
+) -> tf.Tensor:
+    """Returns the scores of a block, minus infinity at `rows`, int `[n, E]`."""
+    query, column = _inside(rows, start, stop)
+    return tf.tensor_scatter_nd_update(
+        scores, tf.stack([query, column], axis=1), tf.fill(tf.shape(column), NOTHING)
+    )
+
+
+def _inside(rows, start, stop) -> tuple[tf.Tensor, tf.Tensor]:
+    """Query and column of those rows that are of a block."""
+    inside = (rows >= start) & (rows < stop)
+    query = tf.broadcast_to(tf.range(tf.shape(rows)[0])[:, tf.newaxis], tf.shape(rows))
+    return tf.boolean_mask(query, inside), tf.boolean_mask(rows - start, inside)

@@ -12,7 +12,7 @@ import tensorflow as tf
 from bivrec_tf import features
 from bivrec_tf.catalogue import ItemFeatures
 from bivrec_tf.errors import DataError
-from bivrec_tf.export import DEFAULT_K, export
+from bivrec_tf.export import export
 from bivrec_tf.features import VIEWS
 from bivrec_tf.models import BiVRec
 from bivrec_tf.saved_model import SavedRecommender, read_saved_model, restore
@@ -113,6 +113,7 @@ def refresh_model(
             model,
             output_directory,
             metrics=saved.description["validation"],
+            options=saved.export,
             encoders=saved.modalities,
             # What the model was trained with, not what it is refreshed with: slow drift adds up.
             statistics=saved.content_statistics,
@@ -122,14 +123,17 @@ def refresh_model(
         copy_folder(served, output_directory)
     histories = _histories(saved, model, unchanged)
     _compare_vectors(saved, read_saved_model(output_directory), unchanged, report)
-    compare_scores(served, output_directory, histories, unchanged, report)
+    most = min(_MOST_COMPARED, saved.export.max_k)
+    compare_scores(served, output_directory, histories, unchanged, report, most)
     new = _rank_new_items(saved, model, tables, report)
-    answers = list(offline_answers(model, histories))
+    answers = list(offline_answers(model, histories, saved.export))
     # From the best ranked to the worst: the server must find each at its place.
-    asked = [(item_id, rank) for item_id, rank in new if rank <= _MOST_COMPARED]
+    asked = [(item_id, rank) for item_id, rank in new if rank <= most]
     asked = asked[:: max(1, len(asked) // _NEW_ITEMS_SERVED)]
-    k = max([DEFAULT_K, *(rank for _, rank in asked)])
-    answers += offline_answers(model, [[item_id] for item_id, _ in asked], k, filter_seen=False)
+    k = max([saved.export.default_k, *(rank for _, rank in asked)])
+    options = saved.export.model_copy(update={"default_k": k})
+    histories = [[item_id] for item_id, _ in asked]
+    answers += offline_answers(model, histories, options, filter_seen=False)
     return report, answers
 
 
@@ -252,6 +256,7 @@ def compare_scores(
     histories: Sequence[Sequence[str]],
     unchanged: Mapping[str, float],
     report: RefreshReport,
+    most: int = _MOST_COMPARED,
 ) -> None:
     """Compares the scores that two exported models give unchanged items.
 
@@ -261,17 +266,18 @@ def compare_scores(
         histories: item ids, of items that mean the same to both.
         unchanged: ids of items whose content did not change, and how far scores may move.
         report: where the comparison and the problems go.
+        most: scores compared for a history; both models must allow so many.
     """
     before, after = (tf.saved_model.load(place).signatures for place in (served, refreshed))
     for number, history in enumerate(histories):
-        old, new = (_scores(signatures, history) for signatures in (before, after))
+        old, new = (_scores(signatures, history, most) for signatures in (before, after))
         lowest = min(new.values(), default=0.0)
         for item_id, score in old.items():
             if item_id not in unchanged:
                 continue
             tolerance = max(unchanged[item_id], *(unchanged.get(i, 0.0) for i in history))
             allowed = tolerance * max(1.0, abs(score))
-            is_cut = len(new) == _MOST_COMPARED and score <= lowest + allowed
+            is_cut = len(new) == most and score <= lowest + allowed
             if item_id not in new and is_cut:
                 continue  # New items took its place among those that were asked for.
             found = new.get(item_id, float("nan"))
@@ -286,16 +292,20 @@ def compare_scores(
                 )
 
 
-def _scores(signatures: Mapping[str, Any], history: Sequence[str]) -> dict[str, float]:
-    answer = signatures[features.RECOMMEND](
-        **{
-            features.HISTORY: tf.constant([list(history)]),
-            features.EXCLUDE: tf.constant([[""]]),
-            features.K: tf.constant(_MOST_COMPARED),
-            features.ID_WEIGHT: tf.constant(-1.0),
-            features.FILTER_SEEN: tf.constant(True),
-        }
-    )
+def _scores(signatures: Mapping[str, Any], history: Sequence[str], most: int) -> dict[str, float]:
+    recommend = signatures[features.RECOMMEND]
+    inputs = {
+        features.HISTORY: tf.constant([list(history)]),
+        features.EXCLUDE: tf.constant([[""]]),
+        features.UNAVAILABLE: tf.constant([""]),
+        features.K: tf.constant(most),
+        features.ID_WEIGHT: tf.constant(-1.0),
+        features.DIVERSITY: tf.constant(0.0),
+        features.FILTER_SEEN: tf.constant(True),
+    }
+    # The served model may be of a version that did not take all of them.
+    taken = recommend.structured_input_signature[1]
+    answer = recommend(**{name: value for name, value in inputs.items() if name in taken})
     ids, scores = answer[features.ITEM_IDS][0].numpy(), answer[features.SCORES][0].numpy()
     pairs = zip(ids, scores, strict=True)
     return {item_id.decode(): float(score) for item_id, score in pairs if item_id}

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 
 import tensorflow as tf
 
+from bivrec_tf.config import ExportConfig
 from bivrec_tf.errors import DataError
-from bivrec_tf.export import DEFAULT_K
 from bivrec_tf.models import BiVRec
 
 OFFLINE_ANSWERS = "offline_answers.jsonl"
@@ -32,14 +32,17 @@ class OfflineAnswer:
 
 
 def offline_answers(
-    model: BiVRec, histories: Sequence[Sequence[str]], k: int = DEFAULT_K, filter_seen: bool = True
+    model: BiVRec,
+    histories: Sequence[Sequence[str]],
+    options: ExportConfig | None = None,
+    filter_seen: bool = True,
 ) -> Iterator[OfflineAnswer]:
     """Recommends with the Keras model itself, without the graph that is exported.
 
     Args:
         model: a trained model.
         histories: item ids, oldest first.
-        k: recommendations for each.
+        options: how the model is exported: how many results, in what its tables are kept.
         filter_seen: whether the items of a history are left out.
 
     Yields:
@@ -47,12 +50,15 @@ def offline_answers(
     """
     if not histories:
         return
-    index = model.build_index(k)
+    options = options or ExportConfig()
+    index = model.build_index(options.default_k, dtype=options.table_dtype)
     row_of = {item_id: row for row, item_id in enumerate(model.catalogue.item_ids)}
     rows = tf.ragged.constant(
         [[row_of.get(item_id, 0) for item_id in history] for history in histories], dtype=tf.int32
     ).to_tensor()
-    result = index.search(model(rows), excluded_rows=rows if filter_seen else None)
+    tables = {view: index.table(view) for view in model.config.views}
+    queries = {view: found.vectors for view, found in model.interests(rows, tables).items()}
+    result = index.search(queries, excluded_rows=rows if filter_seen else None)
     for history, best, scores in zip(
         histories, result.rows.numpy(), result.scores.numpy(), strict=True
     ):

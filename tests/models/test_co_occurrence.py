@@ -173,5 +173,9 @@ def test_both_views_start_from_neighbourhood():
     unbuilt = BiVRec(ModelConfig(dimension=8, max_history=6), catalogue)
     unbuilt.start_from(tables["id"][1:].numpy())
     assert unbuilt.named_variables().keys() == model.named_variables().keys()
+    # An id vector moves from its neighbourhood towards its content, the further the less is known.
+    model.start_from(co_occurrence_vectors([targets(rows)], 120, 8), content_prior=15.0)
+    blended = 0.25 * tables["id"] + 0.75 * tables["mm"]
+    np.testing.assert_allclose(model.item_tables()["id"], blended, rtol=1e-4, atol=1e-5)
     # Equal content is an equal vector, whatever stood near it.
     np.testing.assert_array_equal(tables["mm"][4], tables["mm"][120])
