@@ -37,11 +37,11 @@ notebook: setup ## Run the notebook again and keep its outputs
 	@$(BIN)/python tools/run_notebook.py notebooks/quickstart.ipynb
 
 lock: setup ## Compile the two lock files from setup.py
-	@$(BIN)/uv pip compile setup.py --extra dev --python-version 3.11 \
+	@$(BIN)/uv pip compile setup.py --extra all --extra dev --python-version 3.11 \
 	  --python-platform x86_64-manylinux_2_39 --overrides requirements/overrides.txt \
 	  --no-emit-index-url --custom-compile-command "make lock" --upgrade --quiet \
 	  --output-file requirements/lock-glibc-2.39.txt
-	@$(BIN)/uv pip compile setup.py --extra dev --python-version 3.11 \
+	@$(BIN)/uv pip compile setup.py --extra all --extra dev --python-version 3.11 \
 	  --python-platform x86_64-manylinux_2_28 --overrides requirements/overrides.txt \
 	  --overrides requirements/overrides-older-glibc.txt \
 	  --no-emit-index-url --custom-compile-command "make lock" --upgrade --quiet \

@@ -3,12 +3,6 @@
 import dataclasses
 from collections.abc import Mapping
 
-import tensorflow as tf
-from tensorflow.core.protobuf import meta_graph_pb2
-from tensorflow_serving.apis import predict_pb2
-
-from bivrec_tf import features
-
 
 @dataclasses.dataclass(frozen=True)
 class Recommendation:
@@ -48,6 +42,67 @@ class Recommendations:
 
 
 @dataclasses.dataclass(frozen=True)
+class Explanation:
+    """What in a history speaks for one item.
+
+    Attributes:
+        item_id: The item that was asked about.
+        because: Up to three items of the history, strongest first.
+        weights: The share of each of them; all shares of a history add up to 1.
+    """
+
+    item_id: str
+    because: tuple[str, ...]
+    weights: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class SimilarItem:
+    """One item that is like another.
+
+    Attributes:
+        item_id: The item.
+        similarity: The cosine similarity, from -1 to 1.
+    """
+
+    item_id: str
+    similarity: float
+
+
+@dataclasses.dataclass(frozen=True)
+class SimilarItems:
+    """The items nearest to one.
+
+    Attributes:
+        views: Nearest first, by view (`id`: bought by the same people, `mm`: alike in content);
+            a model has one view or both.
+        known: Whether the model knows the item that was asked about; the lists are empty if not.
+        model_version: The version that answered.
+    """
+
+    views: Mapping[str, tuple[SimilarItem, ...]]
+    known: bool
+    model_version: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Interests:
+    """What a model sees in a history.
+
+    Attributes:
+        history_items: The L items of the history that the model knows and looked at, oldest first.
+        vectors: By view, one vector for each of the K interests, K x D.
+        allocation: By view, how strongly each interest attends to each of `history_items`, K x L.
+        model_version: The version that answered.
+    """
+
+    history_items: tuple[str, ...]
+    vectors: Mapping[str, tuple[tuple[float, ...], ...]]
+    allocation: Mapping[str, tuple[tuple[float, ...], ...]]
+    model_version: int
+
+
+@dataclasses.dataclass(frozen=True)
 class VersionStatus:
     """One version as the server sees it.
 
@@ -83,38 +138,3 @@ class Signature:
 
     inputs: Mapping[str, TensorDescription]
     outputs: Mapping[str, TensorDescription]
-
-
-def describe_tensor(info: meta_graph_pb2.TensorInfo, optional: bool) -> TensorDescription:
-    """Returns what a signature says about an input or output."""
-    shape = info.tensor_shape
-    return TensorDescription(
-        dtype=tf.dtypes.as_dtype(info.dtype).name if info.dtype else "unknown",
-        shape=None if shape.unknown_rank else tuple(dimension.size for dimension in shape.dim),
-        optional=optional,
-    )
-
-
-def read_recommendations(response: predict_pb2.PredictResponse) -> list[Recommendations]:
-    """Returns the answer of the signature `recommend`, one element for each history."""
-    outputs = {name: tf.make_ndarray(proto) for name, proto in response.outputs.items()}
-    version = response.model_spec.version.value
-    item_ids, because = outputs[features.ITEM_IDS], outputs[features.BECAUSE]
-    scores, views = outputs[features.SCORES], outputs[features.VIEW_SCORES]
-    interests, unknown = outputs[features.INTEREST], outputs[features.UNKNOWN_ITEMS]
-    answers = []
-    for row in range(len(item_ids)):
-        items = tuple(
-            Recommendation(
-                item_id=item_id.decode(),
-                score=float(scores[row, rank]),
-                interest=int(interests[row, rank]),
-                id_score=float(views[row, rank, 0]),
-                mm_score=float(views[row, rank, 1]),
-                because=tuple(each.decode() for each in because[row, rank] if each),
-            )
-            for rank, item_id in enumerate(item_ids[row])
-            if item_id
-        )
-        answers.append(Recommendations(items, version, int(unknown[row])))
-    return answers

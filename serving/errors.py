@@ -2,7 +2,7 @@
 
 import grpc
 
-from bivrec_tf.errors import BivrecError
+from bivrec_contract.errors import BivrecError
 
 
 class ServingError(BivrecError):
@@ -34,13 +34,21 @@ class DeadlineExceeded(ServingError, TimeoutError):
 
 
 class ServerUnavailable(ServingError, ConnectionError):
-    """Nothing answers at the address."""
+    """Nothing answers at the address, or the connection could not be made secure."""
+
+
+class UnexpectedAnswer(ServingError):
+    """The server answered something that no model of this project would."""
 
 
 _UNAVAILABLE = (
     ServerUnavailable,
     "See whether the server runs and listens at this address; wait_until_ready() waits for "
     "one that is starting.",
+)
+_TLS_ADVICE = (
+    "The connection could not be encrypted: compare the certificates, keys and server_name of "
+    "TlsOptions with those of the server."
 )
 _ADVICE: dict[grpc.StatusCode, tuple[type[ServingError], str]] = {
     grpc.StatusCode.NOT_FOUND: (
@@ -77,8 +85,10 @@ def from_rpc_error(error: grpc.RpcError, target: str) -> ServingError:
         error: As raised by a stub; it carries code and details.
         target: The address that was called.
     """
-    code, details = error.code(), error.details()
+    code, details = error.code(), error.details() or "the server gave no reason"
     kind, advice = _ADVICE.get(
         code, (ServingError, "The log of the server tells more about what happened there.")
     )
+    if kind is ServerUnavailable and "handshake" in details.lower():
+        advice = _TLS_ADVICE
     return kind(details, code=code, target=target, advice=advice)

@@ -5,6 +5,9 @@ Run it with `python -m serving.development_server --help`.
 
 from typing import TYPE_CHECKING, Any
 
+# Chooses Keras 2 for the process, before any module of this package imports TensorFlow.
+import bivrec_tf as _bivrec_tf  # noqa: F401
+
 if TYPE_CHECKING:
     from serving.development_server.server import DevelopmentServer
 

@@ -8,15 +8,22 @@ import tensorflow as tf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bivrec_contract.errors import ConfigError
 from serving.client import (
     DeadlineExceeded,
+    Explanation,
     InvalidRequest,
     ModelNotFound,
     Recommendation,
     RecommenderClient,
+    RetryPolicy,
     ServerUnavailable,
     ServingError,
+    SimilarItem,
+    UnexpectedAnswer,
 )
+
+UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
 ITEM_IDS = st.sampled_from([f"item-{number}" for number in range(12)] + ["unknown", "ünknown"])
 
@@ -34,6 +41,43 @@ def test_recommend(client):
 def test_fewer_items_than_asked_for(client):
     answer = client.recommend(["item-0"], k=12, exclude=[f"item-{i}" for i in range(2, 12)])
     assert [item.item_id for item in answer.items] == ["item-1"]
+
+
+def test_items_that_nobody_can_have(client):
+    answer = client.recommend(["item-0"], k=1, id_weight=1.0, unavailable=["item-11", "item-10"])
+    assert [item.item_id for item in answer.items] == ["item-9"]
+
+
+def test_diversity_arrives(client):
+    plain, varied = (client.recommend(["item-0"], k=1, diversity=d) for d in (None, 0.5))
+    assert varied.items[0].score == plain.items[0].score + 0.5
+
+
+def test_because(client):
+    assert client.because(["item-1", "item-2"], ["item-5", "item-6"]) == (
+        Explanation("item-5", ("item-1", "item-2"), (0.5, 0.25)),
+        Explanation("item-6", ("item-1", "item-2"), (0.5, 0.25)),
+    )
+
+
+def test_similar_items(client):
+    answer = client.similar_items("item-3", k=2)
+    assert answer.known and answer.model_version == 7
+    assert answer.views == {
+        "id": (SimilarItem("item-0", 0.5), SimilarItem("item-1", pytest.approx(1 / 3))),
+        "mm": (SimilarItem("item-11", -0.5), SimilarItem("item-10", pytest.approx(-1 / 3))),
+    }
+    answer = client.similar_items("nothing")
+    assert not answer.known
+    assert answer.views == {"id": (), "mm": ()}
+
+
+def test_interests(client):
+    answer = client.interests(["item-3", "unknown", "item-4"])
+    assert answer.history_items == ("item-3", "item-4")
+    assert answer.vectors == {"id": ((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))}
+    # The column of the unknown item is not among them.
+    assert answer.allocation == {"id": ((0.0, 2.0), (3.0, 5.0))}
 
 
 def test_filter_seen_can_be_switched_off(client):
@@ -109,7 +153,7 @@ def test_status_and_metadata(client):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"history": ["a"], "k": 0}, "k must be at least 1, not 0"),
+        ({"history": ["a"], "k": 0}, "k must be at least 1 .*not 0"),
         ({"history": ["a"], "k": 2.5}, "k must be a whole number, not 2.5"),
         ({"history": ["a"], "k": True}, "k must be a whole number, not True"),
         ({"history": [1193]}, r"strings, not 1193 \(int\): write '1193'"),
@@ -118,6 +162,10 @@ def test_status_and_metadata(client):
         ({"history": ["a"], "exclude": [7]}, "exclude must hold item ids as strings, not 7"),
         ({"history": ["a"], "exclude": "b"}, "exclude must be a list of item ids"),
         ({"history": ["a"], "id_weight": 1.5}, "id_weight must be between 0 and 1, not 1.5"),
+        ({"history": ["a"], "diversity": -0.1}, "diversity must be between 0 and 1, not -0.1"),
+        ({"history": ["a"], "unavailable": "b"}, "unavailable must be a list of item ids"),
+        ({"history": ["a"], "unavailable": [""]}, 'unavailable must not hold ""'),
+        ({"history": ["a"], "k": 2**31}, "k must be at least 1 and at most"),
         ({"history": ["a"], "id_weight": float("nan")}, "id_weight must be between 0 and 1"),
     ],
 )
@@ -215,3 +263,122 @@ def test_one_client_for_many_threads(client):
     for thread in threads:
         thread.join()
     assert sorted(answers) == [(number, 2.0 * number) for number in range(32)]
+
+
+def test_a_model_of_somebody_else(start_proxy):
+    """It has a signature of the name, which gives nothing that is asked for: that is said."""
+    proxy, target = start_proxy()
+    proxy.answer = b""
+    with (
+        RecommenderClient(target, timeout=60.0) as client,
+        pytest.raises(UnexpectedAnswer, match="no output 'history_items'") as caught,
+    ):
+        client.interests(["item-1"])
+    assert "exported by this project" in caught.value.advice
+
+
+@pytest.mark.parametrize("failures", [1, 3])
+def test_an_unavailable_server_is_asked_again(start_proxy, failures):
+    proxy, target = start_proxy()
+    proxy.codes = [UNAVAILABLE] * failures
+    with RecommenderClient(target, timeout=60.0) as client:
+        assert client.recommend(["item-1"]).model_version == 7
+    assert proxy.calls == failures + 1
+
+
+def test_attempts_end(start_proxy):
+    proxy, target = start_proxy()
+    proxy.codes = [UNAVAILABLE] * 9
+    with (
+        RecommenderClient(target, timeout=60.0, retries=RetryPolicy(attempts=3)) as client,
+        pytest.raises(ServerUnavailable, match="by the proxy"),
+    ):
+        client.recommend(["item-1"])
+    assert proxy.calls == 3
+
+
+def test_retries_can_be_switched_off(start_proxy):
+    proxy, target = start_proxy()
+    proxy.codes = [UNAVAILABLE]
+    with (
+        RecommenderClient(target, timeout=60.0, retries=None) as client,
+        pytest.raises(ServerUnavailable),
+    ):
+        client.recommend(["item-1"])
+    assert proxy.calls == 1
+
+
+@pytest.mark.parametrize(
+    "code", [code for code in grpc.StatusCode if code not in (UNAVAILABLE, grpc.StatusCode.OK)]
+)
+def test_no_other_failure_is_tried_again(start_proxy, code):
+    proxy, target = start_proxy()
+    proxy.codes = [code]
+    with RecommenderClient(target, timeout=60.0) as client:
+        with pytest.raises(ServingError) as caught:
+            client.recommend(["item-1"])
+        assert caught.value.code is code
+        assert proxy.calls == 1
+
+
+def test_the_deadline_holds_for_all_attempts(start_proxy):
+    """With waits of ten seconds, a call of a third of a second ends long before they are over."""
+    proxy, target = start_proxy()
+    proxy.codes = [UNAVAILABLE] * 9
+    waits = RetryPolicy(attempts=5, initial_backoff=10.0, max_backoff=10.0)
+    with (
+        RecommenderClient(target, timeout=0.3, retries=waits) as client,
+        pytest.raises((DeadlineExceeded, ServerUnavailable)),
+    ):
+        client.recommend(["item-1"])
+    assert proxy.calls <= 2
+
+
+def test_retries_do_not_hold_down_a_server_that_fails_all(start_proxy):
+    proxy, target = start_proxy()
+    proxy.codes = [UNAVAILABLE] * 1000
+    quick = RetryPolicy(attempts=5, initial_backoff=0.01, max_backoff=0.01)
+    with RecommenderClient(target, timeout=60.0, retries=quick) as client:
+        for _ in range(100):
+            with pytest.raises(ServerUnavailable):
+                client.recommend(["item-1"])
+    # Five attempts each would be 500.
+    assert proxy.calls < 160
+
+
+def test_one_connection_for_all_calls(start_proxy):
+    proxy, target = start_proxy()
+    with RecommenderClient(target, timeout=60.0) as client:
+        for _ in range(5):
+            client.recommend(["item-1"])
+            client.status()
+    assert proxy.calls == 10
+    assert len(proxy.peers) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"attempts": 0},
+        {"attempts": 6},
+        {"initial_backoff": 2.0},
+        {"initial_backoff": 0.001},
+        {"multiplier": 0.5},
+    ],
+)
+def test_impossible_retries(arguments):
+    with pytest.raises(ConfigError, match=next(iter(arguments))):
+        RetryPolicy(**arguments)
+
+
+def test_version_or_label():
+    with pytest.raises(ConfigError, match="not both"):
+        RecommenderClient("localhost:1", version=1, version_label="stable")
+
+
+def test_version_label_is_sent(server):
+    with (
+        RecommenderClient(server.target, timeout=60.0, version_label="canary") as client,
+        pytest.raises(InvalidRequest, match="Unrecognized servable version label: canary"),
+    ):
+        client.recommend(["item-1"])
