@@ -239,6 +239,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         """Answers what is no HTTP, in the API's form instead of a page."""
         self.close_connection = True
         self.command = getattr(self, "command", None) or ""
+        self.request_version = self.protocol_version  # Else it may stand for one without headers.
         self._respond(error_response(int(code), message or HTTPStatus(code).phrase))
 
     def log_message(self, format: str, *arguments: Any) -> None:

@@ -1,0 +1,1 @@
+"""The checks of `serving.conformance`, which know nothing of this project's own server."""
