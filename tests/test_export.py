@@ -1,6 +1,7 @@
 """The exported signatures: strings in, strings out, whatever the strings are."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,11 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bivrec_tf import data, features
+from bivrec_tf.availability import UNAVAILABLE_FILE
 from bivrec_tf.catalogue import ItemCatalogue, ItemFeatures
 from bivrec_tf.config import ExportConfig, ModelConfig
 from bivrec_tf.evaluation import RankingEvaluator
 from bivrec_tf.export import DESCRIPTION_FILE, export
 from bivrec_tf.models import BiVRec
+from bivrec_tf.saved_model import read_saved_model
 
 TRAINED = [f"item {n}" for n in range(30)]
 COLD = ["cold a", "cold b"]
@@ -158,10 +161,121 @@ def test_reasons_are_items_of_the_history_that_the_model_looked_at(signatures):
         assert set(reasons) <= looked_at and len(set(reasons)) == 3
 
 
-@pytest.mark.parametrize(("k", "weight", "told"), [(0, -1.0, "k: expected"), (3, 1.5, "id_weight")])
-def test_arguments_out_of_range_are_invalid_arguments(signatures, k, weight, told):
+def test_because_says_of_given_items_what_recommend_says_of_its_own(model, signatures):
+    histories = [TRAINED[:6], ["item 9", "unknown"]]
+    answer = recommend(signatures, histories)
+    given = tf.concat([answer[features.ITEM_IDS], [["nowhere"], ["item 3"]]], axis=1)
+    because = signatures[features.BECAUSE](history=padded(histories), item_ids=given)
+    reasons, weights = (because[name].numpy() for name in sorted(because))
+    np.testing.assert_array_equal(reasons[:, :5], answer[features.BECAUSE])
+    # Nothing is behind what the model does not know; a single item is behind all else.
+    assert set(reasons[0, 5]) == {b""} and not weights[0, 5].any()
+    assert reasons[1, 5].tolist() == [b"item 9", b"", b""]
+    np.testing.assert_allclose(weights[1, :5], [[1, 0, 0]] * 5, rtol=1e-5)
+    assert np.all(np.diff(weights, axis=2) <= 0) and np.all(weights.sum(axis=2) <= 1 + 1e-5)
+
+
+def test_items_named_in_a_request_or_in_the_file_beside_the_model_are_switched_off(
+    signatures, folder, tmp_path, capfd
+):
+    history = ["item 1", "item 5"]
+    first, second = recommend(signatures, [history])[features.ITEM_IDS][0][:2]
+    for unavailable in ([first.decode(), "unknown", ""], [first.decode()]):
+        answer = recommend(signatures, [history, ["unknown"]], unavailable=unavailable)
+        assert answer[features.ITEM_IDS][0][0] == second
+        assert first not in answer[features.ITEM_IDS]
+    # All but three: k results come back as long as k exist.
+    others = [i for i in TRAINED if i not in ("item 7", "item 8", "item 9")] + COLD
+    answer = recommend(signatures, [history, []], unavailable=others)
+    for found in answer[features.ITEM_IDS]:
+        assert {i.decode() for i in found} == {"item 7", "item 8", "item 9", ""}
+
+    copy = tmp_path / "2"
+    shutil.copytree(folder, copy)
+    lines = [first.decode(), "", "nowhere", "item 0", first.decode()]
+    (copy / "assets" / UNAVAILABLE_FILE).write_bytes("\r\n".join(lines).encode())
+    switched = tf.saved_model.load(str(copy)).signatures
+    assert "switches off 2 items; ids that are unknown: 1" in capfd.readouterr().err
+    answer = recommend(switched, [history, []])
+    assert answer[features.ITEM_IDS][0][0] == second
+    assert not {first, b"item 0"} & set(answer[features.ITEM_IDS].ravel())
+    similar = switched[features.SIMILAR_ITEMS](item_id=tf.constant(["item 1"]), k=tf.constant(31))
+    found = set(similar["mm_item_ids"].numpy().ravel())
+    assert not {first, b"item 0"} & found and b"item 2" in found
+
+
+def test_similar_items_are_the_nearest_by_cosine_in_each_view(model, signatures):
+    asked = ["item 4", "cold a", "unknown", ""]
+    answer = signatures[features.SIMILAR_ITEMS](item_id=tf.constant(asked), k=tf.constant(6))
+    answer = {name: value.numpy() for name, value in answer.items()}
+    assert answer.pop(features.UNKNOWN_ITEMS).tolist() == [0, 0, 1, 0]
+    ids = np.array(model.catalogue.item_ids)
+    for view, table in model.item_tables().items():
+        names = answer[features.similar_items_name(view)]
+        scores = answer[features.similar_scores_name(view)]
+        unit = table.numpy() / np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-12)
+        for number, item_id in enumerate(asked):
+            row = model.catalogue.rows([item_id])[0]
+            if not unit[row].any():
+                assert set(names[number]) == {b""} and not scores[number].any()
+                continue
+            cosines = unit @ unit[row]
+            cosines[[0, row]] = -2
+            if view == "id":
+                cosines[31:] = -2
+            best = np.argsort(-cosines, kind="stable")[:6]
+            assert [name.decode() for name in names[number]] == ids[best].tolist()
+            np.testing.assert_allclose(scores[number], cosines[best], rtol=1e-4)
+
+
+def test_diversity_brings_in_more_interests_and_keeps_the_best_item_first(signatures):
+    histories = [[f"item {n}"] for n in range(12)]
+    plain = recommend(signatures, histories, k=8)
+    mixed = recommend(signatures, histories, k=8, diversity=0.7)
+    kinds = [
+        np.mean([len(set(row)) for row in answer[features.INTEREST]]) for answer in (plain, mixed)
+    ]
+    assert kinds[1] > kinds[0]
+    np.testing.assert_array_equal(plain[features.ITEM_IDS][:, 0], mixed[features.ITEM_IDS][:, 0])
+    for row, history in zip(mixed[features.ITEM_IDS], histories, strict=True):
+        assert len(set(row)) == 8 and history[0].encode() not in row and b"" not in row
+    every = recommend(signatures, [["item 1"]], k=40, diversity=1.0)[features.ITEM_IDS][0]
+    assert set(every) == {i.encode() for i in [*TRAINED, *COLD]} - {b"item 1"} | {b""}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"k": 0}, "k: expected at least 1"),
+        ({"k": 41}, "k: expected at most 40"),
+        ({"id_weight": 1.5}, "id_weight"),
+        ({"diversity": 1.5}, "diversity"),
+        ({"diversity": -0.1}, "diversity"),
+    ],
+)
+def test_arguments_out_of_range_are_invalid_arguments(signatures, arguments, told):
     with pytest.raises(tf.errors.InvalidArgumentError, match=told):
-        recommend(signatures, [["item 1"]], k=k, id_weight=weight)
+        recommend(signatures, [["item 1"]], **arguments)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_smaller_tables_change_scores_by_little_and_are_read_back(model, folder, tmp_path, dtype):
+    export(model, tmp_path / "1", options=ExportConfig(default_k=5, table_dtype=dtype))
+    small = tf.saved_model.load(str(tmp_path / "1")).signatures
+    whole = tf.saved_model.load(str(folder)).signatures
+    histories = [[item] for item in TRAINED]
+    one, other = (recommend(each, histories) for each in (small, whole))
+    same = [
+        len(set(a) & set(b)) / 5
+        for a, b in zip(one[features.ITEM_IDS], other[features.ITEM_IDS], strict=True)
+    ]
+    assert np.mean(same) > 0.95
+    np.testing.assert_allclose(one[features.SCORES], other[features.SCORES], atol=0.05)
+    saved, exact = read_saved_model(tmp_path / "1"), read_saved_model(folder)
+    assert saved.export.table_dtype == dtype
+    for view, table in exact.tables.items():
+        step = np.abs(table).max(axis=1, keepdims=True) / (127 if dtype == "int8" else 1024)
+        assert np.all(np.abs(saved.tables[view] - table) <= step)
 
 
 def test_interests_name_the_items_they_allocate(model, signatures):

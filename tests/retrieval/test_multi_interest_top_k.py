@@ -121,6 +121,32 @@ def test_ranks_are_the_places_of_a_search_and_of_a_full_sort(seed, rows, block_s
             assert ranks[n, row] == naive_order(scores[n], forbidden - {row}).index(row) + 1
 
 
+@settings(deadline=None, max_examples=15)
+@given(
+    seed=st.integers(0, 100_000),
+    rows=st.integers(257, 1500),
+    k=st.integers(1, 4),
+    block_size=st.sampled_from([None, 700, 257]),
+    whole_numbers=st.booleans(),
+)
+def test_long_blocks_are_searched_by_groups_to_the_same_end(
+    seed, rows, k, block_size, whole_numbers
+):
+    given_case = case(seed, rows, 3, 2, whole_numbers)
+    tables, queries, excluded = (given_case[name] for name in ("tables", "queries", "excluded"))
+    closed = np.random.default_rng(seed).random(rows) < 0.3
+    index = MultiInterestTopK(block_size=block_size).index(tables, has_padding=True)
+    found = index.search(queries, excluded, k=k, closed=closed)
+    scores, _ = naive_scores(tables, queries, np.ones(rows, bool), np.zeros(rows), 0.5)
+    for n in range(3):
+        forbidden = {0, *excluded[n].tolist(), *np.flatnonzero(closed).tolist()}
+        order = naive_order(scores[n], forbidden)[:k]
+        np.testing.assert_allclose(found.scores[n], scores[n, order], rtol=1e-4, atol=1e-5)
+        if whole_numbers:
+            np.testing.assert_array_equal(found.rows[n], order)
+        assert not set(found.rows[n].numpy()) & forbidden
+
+
 def test_a_single_tensor_stands_for_the_id_view_and_a_vector_for_one_interest():
     table = np.random.default_rng(0).normal(size=[9, 3]).astype(np.float32)
     vectors = np.random.default_rng(1).normal(size=[2, 3]).astype(np.float32)
