@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from bivrec_tf.errors import BivrecError
+from bivrec_contract.errors import BivrecError
 
 _READY = re.compile(
     r"^READY .+? version=(?P<version>\d+).*? port=(?P<port>\d+)(?: rest_port=(?P<rest_port>\d+))?$",

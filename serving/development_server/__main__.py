@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
-from bivrec_tf.errors import ConfigError
+from bivrec_contract.errors import ConfigError
 from serving.development_server.command_line import parse
 
 WRONG_ARGUMENTS = 2

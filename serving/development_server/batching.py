@@ -18,7 +18,7 @@ from typing import Any
 import grpc
 import numpy as np
 
-from bivrec_tf.errors import ConfigError
+from bivrec_contract.errors import ConfigError
 from serving.development_server.servable import Run
 from serving.development_server.status import StatusError, invalid_argument
 

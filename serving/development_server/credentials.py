@@ -4,7 +4,7 @@ from pathlib import Path
 
 import grpc
 
-from bivrec_tf.errors import ConfigError
+from bivrec_contract.errors import ConfigError
 from serving.development_server.model_config import read_message
 
 _FLAG = "--ssl_config_file"

@@ -12,7 +12,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, te
 from google.protobuf.message import Message
 from tensorflow_serving.config import model_server_config_pb2
 
-from bivrec_tf.errors import ConfigError
+from bivrec_contract.errors import ConfigError
 from serving.development_server.status import StatusError, invalid_argument
 
 TENSORFLOW_PLATFORM = "tensorflow"

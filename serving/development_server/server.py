@@ -14,7 +14,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 from tensorflow_serving.config import model_server_config_pb2
 
-from bivrec_tf.errors import BivrecError, ConfigError
+from bivrec_contract.errors import BivrecError, ConfigError
 from serving.development_server.batching import Batcher, BatchingParameters
 from serving.development_server.core import Core
 from serving.development_server.grpc_messages import CheckedHandlers

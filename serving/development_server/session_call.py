@@ -62,10 +62,13 @@ class SessionCall:
             tf.errors.OpError: If an op fails, for instance on shapes that do not go together.
         """
         if self._handles is None or _private_run is None:
-            return self._session.run(
-                [self._tensors[name] for name in fetches],
-                {self._tensors[name]: value for name, value in feeds.items()},
-            )
+            try:
+                return self._session.run(
+                    [self._tensors[name] for name in fetches],
+                    {self._tensors[name]: value for name, value in feeds.items()},
+                )
+            except ValueError as error:  # A shape that it can tell to be wrong before it runs.
+                raise tf.errors.InvalidArgumentError(None, None, str(error)) from error
         return _private_run(
             self._session._session,
             None,

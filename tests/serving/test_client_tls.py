@@ -2,6 +2,7 @@
 
 import datetime
 import ipaddress
+import json
 from pathlib import Path
 
 import grpc
@@ -12,7 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from bivrec_contract.errors import ConfigError
-from serving.client import RecommenderClient, ServerUnavailable, TlsOptions
+from serving.client import DeadlineExceeded, RecommenderClient, ServerUnavailable, TlsOptions
+from serving.process import ServerProcess
 
 NOW = datetime.datetime.now(datetime.UTC)
 
@@ -148,3 +150,23 @@ def test_files_that_do_not_fit(authority, tmp_path):
     ]:
         with pytest.raises(ConfigError, match=text):
             ask("localhost:1", **options)
+
+
+@pytest.mark.slow
+def test_the_development_server_with_mutual_tls(authority, base_path, tmp_path):
+    certificate, key = authority.issue("server", ("127.0.0.1",))
+    config = tmp_path / "ssl.config"
+    message = {"server_key": key, "server_cert": certificate, "custom_ca": authority.path}
+    lines = [f"{name}: {json.dumps(path.read_text())}" for name, path in message.items()]
+    config.write_text("\n".join([*lines, "client_verify: true"]))
+    with ServerProcess(base_path, arguments=["--ssl_config_file", str(config)]) as server:
+        certificate, key = authority.issue("client")
+        tls = {"root_certificates": authority.path, "certificate": certificate, "key": key}
+        assert ask(server.target, **tls) == 1
+        with pytest.raises(ServerUnavailable):
+            ask(server.target, root_certificates=authority.path)
+        with (
+            RecommenderClient(server.target, timeout=5.0) as client,
+            pytest.raises((ServerUnavailable, DeadlineExceeded)),
+        ):
+            client.status()
