@@ -20,11 +20,12 @@ demo: setup ## Run the pipeline on the sample, then ask the served model for rec
 
 test: lint unit ## Lint and test everything
 
-lint: setup ## Style, types, and which package may import which
+lint: setup ## Style, types, which package may import which, and the manifests
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python tools/validate_manifests.py
 
 unit: setup ## Run all tests
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder

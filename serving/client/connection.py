@@ -9,7 +9,7 @@ import grpc
 
 from bivrec_contract.errors import ConfigError
 
-_LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+_LOOPBACK = ("localhost:", "127.0.0.1:", "[::1]:", "ipv4:127.0.0.1:", "dns:///localhost:")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +51,8 @@ class RetryPolicy:
 
     def service_config(self) -> str:
         """Returns gRPC's service config, JSON."""
-        config: dict = {}
+        # Where the name stands for several servers, calls go to all of them by turns.
+        config: dict = {"loadBalancingConfig": [{"round_robin": {}}]}
         if self.attempts > 1:
             config["methodConfig"] = [
                 {
@@ -120,7 +121,7 @@ def channel_options(
         ("grpc.keepalive_time_ms", 300_000),
         ("grpc.keepalive_timeout_ms", 10_000),
     ]
-    if target.rpartition(":")[0] in _LOOPBACK_HOSTS:
+    if target.startswith(_LOOPBACK):
         # A proxy, set for the outside world, cannot reach this machine's own ports.
         options.append(("grpc.enable_http_proxy", 0))
     if tls is not None and tls.server_name is not None:

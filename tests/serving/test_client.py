@@ -356,6 +356,18 @@ def test_one_connection_for_all_calls(start_proxy):
     assert len(proxy.peers) == 1
 
 
+def test_several_servers_of_one_name_are_asked_by_turns(start_proxy):
+    """And one of them that fails costs no call: the next attempt goes to another."""
+    (first, target), (second, other) = start_proxy(), start_proxy()
+    with RecommenderClient(f"ipv4:{target},{other}", timeout=60.0) as client:
+        client.wait_until_ready()
+        while not (first.calls and second.calls):
+            client.recommend(["item-1"])
+        first.codes = [UNAVAILABLE] * 3
+        while first.codes:
+            client.recommend(["item-1"])
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
