@@ -28,6 +28,7 @@ from serving.development_server.status import (
     from_tensorflow,
     internal_error,
     invalid_argument,
+    tensorflow_code,
 )
 
 SIGNATURE_DEF = "signature_def"
@@ -76,9 +77,8 @@ class Core:
             code = error.code
             raise
         except tf.errors.OpError as error:
-            status = from_tensorflow(error)
-            code = status.code
-            raise status from error
+            code = tensorflow_code(error)
+            raise from_tensorflow(error) from error
         except Exception as error:  # A bug must reach the log and the caller, and end nothing.
             code = grpc.StatusCode.INTERNAL
             raise internal_error(api, error) from error

@@ -41,9 +41,18 @@ def from_tensorflow(error: tf.errors.OpError) -> StatusError:
     What `Session.run` wraps around that message names functions and files of the export, which
     TensorFlow Serving does not send either.
     """
+    return StatusError(*_code_and_message(error))
+
+
+def tensorflow_code(error: tf.errors.OpError) -> grpc.StatusCode:
+    """Returns gRPC's code for an error raised by an op."""
+    return _CODES.get(error.error_code, grpc.StatusCode.UNKNOWN)
+
+
+def _code_and_message(error: tf.errors.OpError) -> tuple[grpc.StatusCode, str]:
     message = _GRAPH_ERROR_PREFIX.sub("", error.message)
     message = _GRAPH_ERROR_SUFFIX.sub("", message)
-    return StatusError(_CODES.get(error.error_code, grpc.StatusCode.UNKNOWN), message)
+    return tensorflow_code(error), message
 
 
 def internal_error(method: str, error: Exception) -> StatusError:
@@ -55,18 +64,20 @@ def internal_error(method: str, error: Exception) -> StatusError:
 @contextlib.contextmanager
 def errors_as_status(context: grpc.ServicerContext, method: str) -> Iterator[None]:
     """Runs the body of an RPC handler and ends the call with a status if the body fails."""
+    # Only code and text are kept: an exception in a variable of a frame that its own traceback
+    # holds is a cycle, and with it the request would stay in memory until the next collection.
     try:
         yield
     except StatusError as error:
-        status = error
+        code, message = error.code, error.message
     except tf.errors.OpError as error:
-        status = from_tensorflow(error)
+        code, message = _code_and_message(error)
     except Exception as error:  # The outermost frame: a bug must reach the log and the caller.
-        status = internal_error(method, error)
+        code, message = grpc.StatusCode.INTERNAL, internal_error(method, error).message
     else:
         return
-    _LOGGER.debug("%s: %s %s", method, status.code.name, status.message)
-    context.abort(status.code, truncated(status.message))
+    _LOGGER.debug("%s: %s %s", method, code.name, message)
+    context.abort(code, truncated(message))
 
 
 def truncated(message: str) -> str:

@@ -1,7 +1,6 @@
 """Tensors in and out of `tensorflow.TensorProto`, with nothing in a message taken on trust."""
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -38,9 +37,8 @@ _PLAIN_TYPES: dict[int, type] = {
     types_pb2.DT_INT32: np.int32,
     types_pb2.DT_INT64: np.int64,
     types_pb2.DT_BOOL: np.bool_,
-    types_pb2.DT_STRING: object,
 }
-"""The dtypes whose typed field holds just what numpy takes."""
+"""The dtypes of numbers whose typed field holds just what numpy takes."""
 
 _STRING_BYTES = 24
 """What a string tensor takes for an element before any character."""
@@ -100,13 +98,14 @@ def decode(alias: str, proto: tensor_pb2.TensorProto) -> np.ndarray:
     values = len(sent) // (2 if proto.dtype in _COMPLEX_TYPES else 1)
     if values > elements:
         raise _parsing_error(alias, f"{values} values for a shape of {elements} elements")
-    if values == elements and not proto.tensor_content and proto.dtype in _PLAIN_TYPES:
-        # The common case, without a detour through an op.
-        return _filled(sent, _PLAIN_TYPES[proto.dtype]).reshape(shape)
     try:
-        dtype = tf.dtypes.as_dtype(proto.dtype)
-        return np.asarray(tf.io.parse_tensor(proto.SerializeToString(), dtype).numpy())
-    except tf.errors.InvalidArgumentError as error:
+        if proto.dtype == types_pb2.DT_STRING and not proto.tensor_content:
+            return _strings(list(sent), elements).reshape(shape)
+        if values == elements and not proto.tensor_content and proto.dtype in _PLAIN_TYPES:
+            return np.array(sent, _PLAIN_TYPES[proto.dtype]).reshape(shape)
+        # Not by an op: TensorFlow's eager ops lose the memory of their inputs when they fail.
+        return tf.make_ndarray(proto)
+    except (ValueError, TypeError, OverflowError) as error:
         raise _parsing_error(alias, "the values do not agree with dtype and shape") from error
 
 
@@ -135,11 +134,10 @@ def encode(array: np.ndarray, dtype: int, proto: tensor_pb2.TensorProto) -> None
     getattr(proto, field).extend(flat.tolist())
 
 
-def _filled(values: Sequence, dtype: type) -> np.ndarray:
-    if dtype is not object:
-        return np.array(values, dtype)
-    # Through a list, numpy would look into the strings for a shape.
-    array = np.empty(len(values), object)
+def _strings(values: list[bytes], elements: int) -> np.ndarray:
+    values += [values[-1] if values else b""] * (elements - len(values))
+    # Into an array that is there: made from the list, numpy would look into the strings.
+    array = np.empty(elements, object)
     array[:] = values
     return array
 

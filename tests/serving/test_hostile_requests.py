@@ -1,5 +1,11 @@
 """Whatever a client sends, the server answers with one of four codes and lives on."""
 
+import collections
+import http.client
+import os
+import threading
+from pathlib import Path
+
 import grpc
 import pytest
 import tensorflow as tf
@@ -7,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import predict_pb2
+
+from serving.process import ServerProcess
 
 ALLOWED = {
     grpc.StatusCode.INVALID_ARGUMENT,
@@ -122,3 +130,141 @@ def test_a_message_beyond_the_limit(prediction_stub, client):
         prediction_stub.Predict(request, timeout=60.0)
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert client.predict("double", {"x": [1.0]})["y"].tolist() == [2.0]
+
+
+GOOD = predict_pb2.PredictRequest()
+GOOD.model_spec.name = "recommender"
+GOOD.model_spec.signature_name = "double"
+GOOD.inputs["x"].CopyFrom(tf.make_tensor_proto([1.0]))
+
+BAD_REQUESTS = 10_000
+WARM_UP_REQUESTS = 2_000
+MOST_GROWTH_BYTES = 20 * 2**20
+"""Twice what 10,000 leaked requests of a kilobyte would take; the warm-up fills the pools."""
+
+
+def resident_bytes(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/statm").read_text().split()
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def bad_messages() -> list[bytes]:
+    """Serialized requests that no server should like, of every kind of wrong."""
+
+    def changed(change) -> bytes:
+        request = predict_pb2.PredictRequest()
+        request.CopyFrom(GOOD)
+        change(request)
+        return request.SerializeToString()
+
+    def wrong_shapes(request) -> None:
+        request.model_spec.signature_name = "add"
+        del request.inputs["x"]
+        for name, size in (("a", 10_000), ("b", 10_001)):
+            request.inputs[name].CopyFrom(tf.make_tensor_proto([1.0] * size))
+
+    def many_strings(request) -> None:
+        request.model_spec.signature_name = "serving_default"
+        request.inputs["history"].CopyFrom(tf.make_tensor_proto(["item"] * 20_000))
+
+    huge = "x" * 100_000
+    return [
+        b"\xff" * 50,
+        GOOD.SerializeToString()[:-5],
+        b"\x0a" + b"\xff" * 9,
+        changed(lambda request: setattr(request.model_spec, "name", huge)),
+        changed(lambda request: setattr(request.model_spec, "signature_name", huge)),
+        changed(lambda request: setattr(request.model_spec, "version_label", huge)),
+        changed(lambda request: request.inputs[huge].CopyFrom(GOOD.inputs["x"])),
+        changed(lambda request: request.output_filter.append(huge)),
+        changed(lambda request: setattr(request.inputs["x"], "dtype", 7)),
+        changed(lambda request: setattr(request.inputs["x"].tensor_shape.dim[0], "size", 2**40)),
+        changed(lambda request: setattr(request.inputs["x"], "tensor_content", huge.encode())),
+        changed(many_strings),
+        changed(wrong_shapes),
+    ]
+
+
+@pytest.mark.slow
+def test_no_memory_is_lost_to_bad_requests(server_with_rest):
+    """Of every kind in turn, from four clients, over gRPC and over REST."""
+    messages = bad_messages()
+    bodies = [b"{", b"[" * 5000, b'{"inputs": {"history": [["' + b"x" * 50_000 + b'"]]}}']
+    outcomes: collections.Counter[str] = collections.Counter()
+    problems: list[Exception] = []
+
+    def send(client_number: int, count: int) -> None:
+        host = server_with_rest.rest_target
+        connection = http.client.HTTPConnection(host, timeout=60.0)
+        try:
+            with grpc.insecure_channel(server_with_rest.target) as channel:
+                call = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
+                for number in range(client_number, count, 4):
+                    if number % 5 == 0:
+                        path = f"/v1/models/{'n' * (number % 1000)}:predict"
+                        connection.request("POST", path, bodies[number % len(bodies)])
+                        response = connection.getresponse()
+                        response.read()
+                        outcomes[str(response.status)] += 1
+                        continue
+                    try:
+                        call(messages[number % len(messages)], timeout=60.0)
+                        outcomes["OK"] += 1
+                    except grpc.RpcError as error:
+                        outcomes[error.code().name] += 1
+        except Exception as error:
+            problems.append(error)
+        finally:
+            connection.close()
+
+    def send_all(count: int) -> None:
+        senders = [threading.Thread(target=send, args=(number, count)) for number in range(4)]
+        for sender in senders:
+            sender.start()
+        for sender in senders:
+            sender.join()
+
+    send_all(WARM_UP_REQUESTS)
+    before = resident_bytes(server_with_rest.pid)
+    send_all(BAD_REQUESTS)
+    after = resident_bytes(server_with_rest.pid)
+    assert problems == []
+    assert set(outcomes) == {
+        *("INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "INTERNAL", "400", "404"),
+    }
+    assert sum(outcomes.values()) == BAD_REQUESTS + WARM_UP_REQUESTS
+    assert after - before < MOST_GROWTH_BYTES, f"grew by {(after - before) / 2**20:.1f} MiB"
+    print(f"resident: {before / 2**20:.1f} MiB, {(after - before) / 2**20:+.1f} MiB after")
+    assert "Traceback" not in server_with_rest.log()
+
+
+@pytest.fixture
+def server_with_rest(base_path):
+    with ServerProcess(base_path, rest=True) as process:
+        yield process
+
+
+def test_200_connections_at_once(server):
+    """Each with a channel of its own; the client library would share one."""
+    barrier = threading.Barrier(200)
+    outcomes: list[object] = []
+
+    def ask() -> None:
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        with grpc.insecure_channel(server.target, options) as channel:
+            call = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
+            grpc.channel_ready_future(channel).result(timeout=120)
+            barrier.wait(120)
+            try:
+                outcomes.append(call(GOOD.SerializeToString(), timeout=120.0))
+            except grpc.RpcError as error:
+                outcomes.append(error)
+
+    askers = [threading.Thread(target=ask) for _ in range(200)]
+    for asker in askers:
+        asker.start()
+    for asker in askers:
+        asker.join()
+    assert len(outcomes) == 200
+    answers = [predict_pb2.PredictResponse.FromString(answer) for answer in outcomes]
+    assert {answer.outputs["y"].float_val[0] for answer in answers} == {2.0}
