@@ -206,7 +206,7 @@ def server(exports, tmp_path_factory) -> Iterator[ServerProcess]:
     """One server process for all tests that leave it as it is: version 7, zero-padded."""
     base = tmp_path_factory.mktemp("shared")
     shutil.copytree(exports[1.0], base / "0007")
-    with ServerProcess(base) as process:
+    with ServerProcess(base, rest=True) as process:
         yield process
 
 
