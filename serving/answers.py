@@ -10,7 +10,8 @@ class Recommendation:
 
     Attributes:
         item_id: The item.
-        score: What the ranking is by; higher is better.
+        score: What the ranking is by; higher is better. With `diversity`, what stands before an
+            item counts as well, and the scores need not fall.
         interest: The index of the user's interest that found the item, or -1 if a popularity
             list did, because nothing is known about the user.
         id_score: The calibrated score of the id view.
