@@ -121,10 +121,11 @@ class TrainingConfig(StrictModel):
         "histories (the multimodal view: from what content says of that), or at random.",
     )
     content_prior: float = Field(
-        10.0,
+        0.0,
         ge=0,
         description="With co_occurrence and both views: interactions that an item's content counts "
-        "as where its id vector starts; 0: the id view starts from co-occurrence alone.",
+        "as where its id vector starts. 10 helps where most items are rare, and costs those that "
+        "training never saw; 0: the id view starts from co-occurrence alone.",
     )
     learning_rate: float = Field(2e-3, gt=0, description="The highest, after the warm-up.")
     learning_rate_warmup_steps: int = Field(

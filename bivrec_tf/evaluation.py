@@ -58,6 +58,7 @@ class RankingEvaluator:
         self._model = model
         self._filter_seen = filter_seen
         self._index = model.build_index()
+        self._counts = tf.constant(model.catalogue.counts)
         # Not in `evaluate`: Keras calls that within the scope of the devices' strategy.
         self._metrics = ranking_metrics()
         # Shapes are told beforehand: batches differ in both, and a trace costs many batches.
@@ -79,7 +80,14 @@ class RankingEvaluator:
     def _ranks_of_queries(self, queries, history, target, id_weight):
         seen = history if self._filter_seen else history[:, :0]
         ranks = self._index.ranks(queries, tf.maximum(target, 0), seen, id_weight)
-        return tf.where(target < 0, _NEVER_FOUND, ranks)
+        # Of an empty history the served model recommends what is popular.
+        has_history = tf.reduce_any(history > 0, axis=1, keepdims=True)
+        popular = tf.cond(
+            tf.reduce_all(has_history),
+            lambda: ranks,
+            lambda: popularity_ranks(self._counts, history, target, self._filter_seen),
+        )
+        return tf.where(target < 0, _NEVER_FOUND, tf.where(has_history, ranks, popular))
 
     def _search(self, history, id_weight):
         seen = history if self._filter_seen else history[:, :0]

@@ -19,7 +19,7 @@ from bivrec_tf.export import CONTENT_STATISTICS_FILE, DESCRIPTION_FILE
 from bivrec_tf.features import VIEWS
 from bivrec_tf.models import BiVRec
 from bivrec_tf.retrieval import ItemTable
-from bivrec_tf.serving_module import ServingModule
+from bivrec_tf.serving_module import ID_WEIGHTS, ServingModule
 
 logger = logging.getLogger(__name__)
 
@@ -92,26 +92,30 @@ def read_saved_model(directory: str | os.PathLike) -> SavedRecommender:
             inner = re.sub(r"\.(.)", lambda match: "/" if match[1] == "S" else match[1], inner)
             parts.setdefault(name, {})[inner] = reader.get_tensor(key)
     try:
-        catalogue = parts["saved_catalogue"]
+        catalogue, weights = parts["saved_catalogue"], parts["saved_weights"]
+        tables = {
+            view: ItemTable.from_variables(parts["saved_tables"], view)
+            for view in VIEWS
+            if view in parts["saved_tables"]
+        }
+        num_trained = description["items"]["trained"]
+        if ID in tables:
+            weights[ID_WEIGHTS] = tables[ID][1 : num_trained + 1]
         return SavedRecommender(
             directory=directory,
             description=description,
             config=ModelConfig.model_validate(description["model"]),
             export=ExportConfig.model_validate(description.get("export", {})),
             modalities=description["modalities"],
-            num_trained=description["items"]["trained"],
-            weights=parts["saved_weights"],
+            num_trained=num_trained,
+            weights=weights,
             item_ids=tuple(item.decode() for item in catalogue["item_ids"].tolist()),
             counts=catalogue["counts"],
             listed=catalogue["listed"],
             retired=catalogue["retired"],
             content_hashes=catalogue["content_hashes"],
             content_statistics=from_json(_read(directory, CONTENT_STATISTICS_FILE)),
-            tables={
-                view: ItemTable.from_variables(parts["saved_tables"], view)
-                for view in VIEWS
-                if view in parts["saved_tables"]
-            },
+            tables=tables,
         )
     except (tf.errors.OpError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(

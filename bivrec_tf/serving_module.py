@@ -21,6 +21,8 @@ GATED_METRICS = ("recall_at_20", "ndcg_at_20")
 """The metrics that the Evaluator compares with popularity and with the last blessed model."""
 
 ID, MM = features.VIEWS
+ID_WEIGHTS = "embeddings"
+"""The weights that are the rows of the trained items in the id view's table."""
 
 
 class ServingModule(tf.Module):
@@ -60,7 +62,12 @@ class ServingModule(tf.Module):
         self._get_index = lambda: index
         self._get_popular = lambda: popular
         self._lookup = lookup or ItemLookup(catalogue)
-        self.saved_weights = model.named_variables()
+        # The id view's own weights are the first rows of its table: once is enough.
+        self.saved_weights = {
+            name: variable
+            for name, variable in model.named_variables().items()
+            if name != ID_WEIGHTS
+        }
         self.saved_tables = {
             name: variable
             for view in model.config.views
