@@ -25,9 +25,18 @@ def main() -> None:
     """Two directions."""
 
 
-def _prepared(name: str, max_history: int, root: Path) -> Prepared:
+cache_option = click.option(
+    "--cache",
+    default=str(HERE.parent / "output" / "benchmarks" / "prepared"),
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Where splits are kept.",
+)
+
+
+def _prepared(name: str, max_history: int, root: Path, cache: Path) -> Prepared:
     config = sequence_config("leave_one_out", max_history)
-    return prepare(root / name, config, HERE.parent / "output" / "benchmarks" / "prepared", False)
+    return prepare(root / name, config, cache, content=False)
 
 
 @main.command()
@@ -40,9 +49,10 @@ def _prepared(name: str, max_history: int, root: Path) -> Prepared:
     type=click.Path(path_type=Path),
 )
 @click.option("--folder", required=True, type=click.Path(path_type=Path))
-def write(name: str, max_history: int, root: Path, folder: Path) -> None:
+@cache_option
+def write(name: str, max_history: int, root: Path, folder: Path, cache: Path) -> None:
     """Writes `train.csv` (user, item, position) and `test.csv`, histories of test users."""
-    prepared = _prepared(name, max_history, root)
+    prepared = _prepared(name, max_history, root, cache)
     tables = {
         # A validation history is what training saw of a user.
         "train": prepared.held_out["validation"],
@@ -73,10 +83,11 @@ def write(name: str, max_history: int, root: Path, folder: Path) -> None:
     type=click.Path(path_type=Path),
     help="Where the ranks of every example go, for paired tests.",
 )
-def read(folder: Path, out: Path, ranks_folder: Path) -> None:
+@cache_option
+def read(folder: Path, out: Path, ranks_folder: Path, cache: Path) -> None:
     """Measures `recommended.csv` (user, item, rank) by the project's own metrics."""
     facts = json.loads((folder / "split.json").read_text())
-    prepared = _prepared(facts["data"], facts["max_history"], Path(facts["root"]))
+    prepared = _prepared(facts["data"], facts["max_history"], Path(facts["root"]), cache)
     ranks = _ranks(folder / "recommended.csv", prepared.held_out["test"])
     run = json.loads((folder / "run.json").read_text())
     curve = []
