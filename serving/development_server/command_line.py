@@ -144,6 +144,12 @@ def _add_address_flags(group: argparse._ArgumentGroup) -> None:
         help="a MonitoringConfig in text form: Prometheus metrics on the REST port",
     )
     add(
+        "--grpc_channel_arguments",
+        type=_channel_arguments,
+        default=[],
+        help="more settings of gRPC, such as grpc.max_connection_age_ms=300000, by commas",
+    )
+    add(
         "--enable_grpc_healthcheck_service",
         **{**_SWITCH, "default": True},
         help="answer grpc.health.v1.Health [true]",
@@ -224,6 +230,16 @@ _SWITCH: dict[str, Any] = {
     "type": _boolean,
     "metavar": "true|false",
 }
+
+
+def _channel_arguments(text: str) -> list[tuple[str, int | str]]:
+    arguments: list[tuple[str, int | str]] = []
+    for each in text.split(","):
+        name, separator, value = each.partition("=")
+        if not (name and separator and value):
+            raise argparse.ArgumentTypeError(f"{each!r} is not of the form name=value")
+        arguments.append((name, int(value) if value.removeprefix("-").isdigit() else value))
+    return arguments
 
 
 def _file(text: str) -> Path:

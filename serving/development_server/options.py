@@ -44,6 +44,7 @@ def server_from_options(options: argparse.Namespace) -> DevelopmentServer:
         warm_up=options.enable_model_warmup,
         health=options.enable_grpc_healthcheck_service,
         allow_labels_for_unavailable_models=options.allow_version_labels_for_unavailable_models,
+        channel_arguments=options.grpc_channel_arguments,
         session_config=tf.compat.v1.ConfigProto(
             intra_op_parallelism_threads=options.tensorflow_intra_op_parallelism or 0,
             inter_op_parallelism_threads=options.tensorflow_inter_op_parallelism or 0,

@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
 from pathlib import Path
 from types import TracebackType
@@ -71,6 +71,7 @@ class DevelopmentServer:
         warm_up: Whether to run the warm-up requests of a version before it is served.
         health: Whether to answer `grpc.health.v1`.
         allow_labels_for_unavailable_models: As for `ModelRegistry`.
+        channel_arguments: More settings of gRPC, by name.
         session_config: Threads of TensorFlow; None for its own choice.
 
     Attributes:
@@ -99,6 +100,7 @@ class DevelopmentServer:
         warm_up: bool = True,
         health: bool = True,
         allow_labels_for_unavailable_models: bool = False,
+        channel_arguments: Sequence[tuple[str, int | str]] = (),
         session_config: tf.compat.v1.ConfigProto | None = None,
     ):
         if isinstance(models, str | Path):
@@ -126,7 +128,7 @@ class DevelopmentServer:
             )
             if seconds > 0
         ]
-        self._server = self._grpc_server(threads)
+        self._server = self._grpc_server(threads, channel_arguments)
         self._health = HealthService(self._server) if health else None
         self._rest: RestServer | None = None
 
@@ -212,7 +214,9 @@ class DevelopmentServer:
     ) -> None:
         self.stop()
 
-    def _grpc_server(self, threads: int) -> grpc.Server:
+    def _grpc_server(
+        self, threads: int, channel_arguments: Sequence[tuple[str, int | str]]
+    ) -> grpc.Server:
         server = grpc.server(
             futures.ThreadPoolExecutor(max(threads, _MAX_OPEN_CALLS), thread_name_prefix="request"),
             options=[
@@ -220,6 +224,7 @@ class DevelopmentServer:
                 ("grpc.max_send_message_length", self._max_message_bytes),
                 # Two servers on one port would share its requests without anybody noticing.
                 ("grpc.so_reuseport", 0),
+                *channel_arguments,
             ],
         )
         checked = CheckedHandlers(server, self._core.metrics)

@@ -2,9 +2,11 @@
 
 import shutil
 import threading
+from pathlib import Path
 
 import grpc
 import pytest
+import yaml
 from google.protobuf import text_format
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import (
@@ -17,7 +19,9 @@ from tensorflow_serving.config import model_server_config_pb2
 
 from bivrec_contract.errors import ConfigError
 from serving.client import ModelNotFound, RecommenderClient
+from serving.development_server.batching import BatchingParameters
 from serving.development_server.command_line import parse
+from serving.development_server.model_config import read_message
 from serving.development_server.model_registry import ModelRegistry
 from serving.development_server.options import server_from_options
 from serving.development_server.servable import Servable
@@ -347,6 +351,34 @@ def test_a_configuration_file_that_is_wrong_ends_the_process(tmp_path):
     assert caught.value.exit_code == 2
     assert "models.config: model a: no such directory: /nowhere" in str(caught.value)
     assert "Traceback" not in str(caught.value)
+
+
+def test_the_flags_of_the_kubernetes_deployment_are_understood(base_path, tmp_path):
+    """All but the paths as they stand in `serving/k8s/base/deployment.yaml`."""
+    root = Path(__file__).parents[2] / "serving" / "k8s" / "base"
+    (deployment,) = yaml.safe_load_all((root / "deployment.yaml").read_text())
+    arguments = deployment["spec"]["template"]["spec"]["containers"][0]["args"]
+    models = tmp_path / "models.config"
+    models.write_text(text_format.MessageToString(config(model("recommender", base_path))))
+    replaced = {
+        "--model_config_file=": str(models),
+        "--monitoring_config_file=": str(root / "config" / "monitoring.config"),
+        "--port=": "0",
+        "--rest_api_port=": "any",
+    }
+    for number, argument in enumerate(arguments):
+        flag = argument.partition("=")[0] + "="
+        arguments[number] = flag + replaced.get(flag, argument.removeprefix(flag))
+    options = parse(arguments)
+    assert options.allow_version_labels_for_unavailable_models is True
+    server = server_from_options(options)
+    server.start()
+    assert server.versions == {"recommender": 1}
+    server.stop()
+    batching = root / "config" / "batching.config"
+    assert BatchingParameters.from_message(
+        read_message(batching, "BatchingParameters", "--batching_parameters_file"), "the file"
+    )
 
 
 def test_labels_at_the_start_need_the_flag(base_path):
