@@ -1,6 +1,10 @@
 """What the client asks of the program that it is installed into."""
 
+import collections
+import email
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -27,21 +31,52 @@ sys.meta_path.insert(0, Absent())
 """
 
 
-def run(code: str, *arguments: str) -> str:
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """The distribution, unpacked as an installation would."""
+    source, built = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    for name in ("bivrec_contract", "bivrec_tf", "components", "kubeflow", "pipeline", "serving"):
+        shutil.copytree(ROOT / name, source / name)
+    offline = ["--no-index", "--no-deps", "--no-build-isolation", "--quiet"]
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", *offline, "--wheel-dir", built, source], check=True
+    )
+    (archive,) = built.glob("*.whl")
+    shutil.unpack_archive(archive, built / "unpacked", format="zip")
+    return built / "unpacked"
+
+
+def test_only_extras_ask_for_packages(wheel):
+    (metadata,) = wheel.glob("*.dist-info/METADATA")
+    requirements = email.message_from_string(metadata.read_text()).get_all("Requires-Dist")
+    by_extra = collections.defaultdict(set)
+    for requirement in requirements:
+        name, _, marker = requirement.partition(";")
+        by_extra[marker.strip()].add(re.split(r"[<>=!~ \[]", name)[0])
+    assert by_extra[""] == set()
+    assert by_extra['extra == "client"'] == {"grpcio", "protobuf"}
+    assert not {"tensorflow", "tfx"} & by_extra['extra == "load-test"']
+    assert {"tensorflow", "tfx"} <= by_extra['extra == "all"']
+
+
+def run(code: str, *arguments: str, root: Path = ROOT) -> str:
     environment = {k: v for k, v in os.environ.items() if k != "TF_USE_LEGACY_KERAS"}
-    environment["PYTHONPATH"] = str(ROOT)
+    environment["PYTHONPATH"] = str(root)
     process = subprocess.run(
         [sys.executable, "-c", code, *arguments],
         env=environment,
         capture_output=True,
         text=True,
+        cwd=root,
         timeout=300,
     )
     assert process.returncode == 0, process.stderr
     return process.stdout.strip()
 
 
-def test_without_anything_but_grpc_and_protobuf(server):
+def test_without_anything_but_grpc_and_protobuf(server, wheel):
     answer = run(
         ONLY_GRPC
         + """
@@ -67,6 +102,7 @@ heavy = {"tensorflow", "tensorflow_serving", "tf_keras", "bivrec_tf", "numpy", "
 print(heavy & {name.partition(".")[0] for name in sys.modules}, "TF_USE_LEGACY_KERAS" in os.environ)
 """,
         server.target,
+        root=wheel,
     )
     assert answer.splitlines() == [
         "item-11",
