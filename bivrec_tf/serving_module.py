@@ -81,6 +81,18 @@ class ServingModule(tf.Module):
             "content_hashes": tf.Variable(catalogue.content_hashes, trainable=False),
         }
         self._unavailable = UnavailableItems(self.saved_catalogue["item_ids"])
+        # Traced once, and not for every signature.
+        rows, scalar = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([], tf.float32)
+        some, flag = tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.bool)
+        infer = tf.function(
+            lambda known: model.interests(known, self._tables()), input_signature=[rows]
+        )
+        number = tf.TensorSpec([], tf.int32)
+        search = tf.function(
+            self._recommend_rows, input_signature=[rows, rows, some, number, scalar, scalar, flag]
+        )
+        self._infer = lambda known: infer(known)
+        self._search = lambda *arguments: search(*arguments)
         # What has a name above has it alone: a checkpoint keeps a variable under one name.
         named = {id(variable) for variable in self.saved_tables.values()}
         state = [*index.state(), *popular.state()]
@@ -117,21 +129,30 @@ class ServingModule(tf.Module):
         ]
         with tf.control_dependencies(checks):
             rows = self._lookup(history)
+        nobody = tf.zeros([tf.shape(rows)[0], 0], tf.int32)
+        answer = self._search(
+            rows,
+            nobody if exclude is None else self._lookup(exclude),
+            tf.zeros([0], tf.int32) if unavailable is None else self._lookup(unavailable),
+            k,
+            id_weight,
+            diversity,
+            tf.cast(filter_seen, tf.bool),
+        )
+        unknown = tf.math.count_nonzero((rows == 0) & (history != ""), axis=1, dtype=tf.int32)
+        return {**answer, features.UNKNOWN_ITEMS: unknown}
+
+    def _recommend_rows(self, rows, exclude, unavailable, k, id_weight, diversity, filter_seen):
+        """As `recommend`, for rows in the place of ids."""
         index, model = self._get_index(), self._get_model()
         k = tf.minimum(k, model.num_rows)
         known = compact(rows, model.config.max_history)
-        found = model.interests(known, self._tables())
+        found = self._infer(known)
         queries = {view: interests.vectors for view, interests in found.items()}
-        count = tf.shape(rows)[0]
-        excluded = tf.where(filter_seen, rows, 0)
-        if exclude is not None:
-            # One row of exclusions is for everybody; the signature's default is one.
-            others = self._lookup(exclude)
-            others = tf.broadcast_to(others, [count, tf.shape(others)[1]])
-            excluded = tf.concat([excluded, others], axis=1)
-        closed = self._unavailable.mask()
-        if unavailable is not None:
-            closed |= self._mask_of(self._lookup(unavailable))
+        # One row of exclusions is for everybody; the signature's default is one.
+        exclude = tf.broadcast_to(exclude, [tf.shape(rows)[0], tf.shape(exclude)[1]])
+        excluded = tf.concat([tf.where(filter_seen, rows, 0), exclude], axis=1)
+        closed = self._unavailable.mask() | self._mask_of(unavailable)
         weight = tf.where(id_weight < 0, index.id_weight, id_weight)
         pool = tf.where(diversity > 0.0, tf.minimum(POOL * k, model.num_rows), k)
         result = index.search(queries, excluded, pool, weight, closed)
@@ -152,21 +173,19 @@ class ServingModule(tf.Module):
         )
         one, two = has_history[:, tf.newaxis], has_history[:, tf.newaxis, tf.newaxis]
         result_rows = tf.where(one, result.rows, popular_rows)
-        unknown = tf.math.count_nonzero((rows == 0) & (history != ""), axis=1, dtype=tf.int32)
         return {
             features.ITEM_IDS: self._ids(result_rows),
             features.SCORES: tf.where(one, result.scores, popular_scores),
             features.INTEREST: tf.where(one & (result_rows > 0), result.interest, -1),
             features.VIEW_SCORES: tf.where(two, result.view_scores, 0.0),
             features.BECAUSE: tf.where(two, reasons, ""),
-            features.UNKNOWN_ITEMS: unknown,
         }
 
     def because(self, history: tf.Tensor, item_ids: tf.Tensor) -> dict[str, tf.Tensor]:
         """Says which items of a history, string `[n, L]`, are behind items, string `[n, k]`."""
         model, index = self._get_model(), self._get_index()
         known = compact(self._lookup(history), model.config.max_history)
-        found = model.interests(known, self._tables())
+        found = self._infer(known)
         queries = {view: interests.vectors for view, interests in found.items()}
         rows = self._lookup(item_ids)
         interest, _ = index.explain(queries, rows)
@@ -205,7 +224,7 @@ class ServingModule(tf.Module):
         """Infers interest vectors and allocations of histories, string `[n, L]`."""
         model = self._get_model()
         known = compact(self._lookup(history), model.config.max_history)
-        found = model.interests(known, self._tables())
+        found = self._infer(known)
         answer = {features.HISTORY_ITEMS: self._ids(known)}
         for view, allocation in _allocations(found, known).items():
             answer[features.interests_name(view)] = found[view].vectors
@@ -222,7 +241,7 @@ class ServingModule(tf.Module):
         model, index = self._get_model(), self._get_index()
         queries = {
             view: interests.vectors
-            for view, interests in model.interests(rows, self._tables()).items()
+            for view, interests in self._infer(compact(rows, model.config.max_history)).items()
         }
         ranks = index.ranks(queries, tf.maximum(target, 0), rows)
         counts = self.saved_catalogue["counts"].value()
