@@ -6,6 +6,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -54,9 +55,16 @@ class Load:
         return set(summarise(self.samples or list(self.seen)).codes)
 
 
-@pytest.fixture
-def serve(base_path) -> Iterator[ServerProcess]:
-    with ServerProcess(base_path, poll_seconds=0.1) as process:
+@pytest.fixture(scope="module")
+def shared_base(exports, tmp_path_factory) -> Path:
+    base = tmp_path_factory.mktemp("faults")
+    shutil.copytree(exports[1.0], base / "1")
+    return base
+
+
+@pytest.fixture(scope="module")
+def serve(shared_base) -> Iterator[ServerProcess]:
+    with ServerProcess(shared_base, poll_seconds=0.1) as process:
         yield process
 
 
@@ -91,41 +99,42 @@ def test_killed_under_load_and_started_again(base_path, wait_for):
     assert sorted(load.samples, key=lambda sample: sample.start)[-1].code == "OK"
 
 
-def test_versions_switch_under_load_without_a_failed_request(serve, base_path, exports, wait_for):
+def test_versions_switch_under_load_without_a_failed_request(serve, shared_base, exports, wait_for):
     with (
         RecommenderClient(serve.target, timeout=60.0, retries=None) as client,
         Load(client) as load,
     ):
         for version in (2, 3):
-            appear(base_path, exports[2.0], str(version))
+            appear(shared_base, exports[2.0], str(version))
             wait_for(lambda version=version: version in load.versions[-1:])
         # Back again, as in a rollback: the newest folder goes.
-        os.rename(base_path / "3", base_path / "3.withdrawn")
+        os.rename(shared_base / "3", shared_base / "3.withdrawn")
         wait_for(lambda: load.versions[-1] == 2)
     assert load.codes() == {"OK"}
     assert set(load.versions) == {1, 2, 3}
 
 
-def test_damaged_versions_under_load_fail_no_request(serve, base_path, exports, wait_for):
+def test_damaged_versions_under_load_fail_no_request(serve, shared_base, exports, wait_for):
     with (
         RecommenderClient(serve.target, timeout=60.0, retries=None) as client,
         Load(client) as load,
     ):
         wait_for(lambda: len(load.versions) > 20)
-        half = base_path / "2"
+        served = load.versions[-1]
+        half = shared_base / "12"
         shutil.copytree(exports[2.0], half)
         content = (half / "saved_model.pb").read_bytes()
         (half / "saved_model.pb").write_bytes(content[: len(content) // 2])
-        without_variables = base_path / "3"
+        without_variables = shared_base / "13"
         without_variables.mkdir()
         (without_variables / "saved_model.pb").write_bytes(content)
         wait_for(lambda: all(str(path) in serve.log() for path in (half, without_variables)))
         asked = len(load.versions)
         wait_for(lambda: len(load.versions) > asked + 50)
-        assert set(load.versions) == {1}
+        assert set(load.versions) == {served}
         # The copy goes on, and is served when it is whole.
         (half / "saved_model.pb").write_bytes(content)
-        wait_for(lambda: load.versions[-1] == 2)
+        wait_for(lambda: load.versions[-1] == 12)
     assert load.codes() == {"OK"}
     for path in (half, without_variables):
         lines = [line for line in serve.log().splitlines() if str(path) in line]
