@@ -16,6 +16,7 @@ _LOGGER = logging.getLogger(__name__)
 
 _MAX_CONNECTIONS = 1000
 _STOP_POLL_SECONDS = 0.02
+_DISCARD_SECONDS = 2.0
 _TOO_MANY = (
     b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Type: application/json\r\n"
     b'Content-Length: 33\r\n\r\n{"error": "too many connections"}'
@@ -196,9 +197,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._respond(error_response(408, "the request's body did not arrive in time"))
             return
         if isinstance(body, Response):
-            # The rest of the request is not read, so that it must not be taken for the next one.
             self.close_connection = True
             self._respond(body)
+            self._discard()
             return
         self._respond(self.server.api.handle(self.command, self.path, body))
 
@@ -223,6 +224,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if len(body) < length:
             raise ConnectionError("the client went away in the middle of a request")
         return body
+
+    def _discard(self) -> None:
+        """Reads what a refused client still sends: closed at once, it would not see the answer."""
+        deadline = time.monotonic() + _DISCARD_SECONDS
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_WR)
+            while time.monotonic() < deadline:
+                self.connection.settimeout(_DISCARD_SECONDS)
+                if not self.connection.recv(65536):
+                    return
 
     def _respond(self, response: Response) -> None:
         self.connection.settimeout(self.server.timeout_seconds)
