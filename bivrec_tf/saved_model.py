@@ -93,7 +93,7 @@ def read_saved_model(directory: str | os.PathLike) -> SavedRecommender:
             parts.setdefault(name, {})[inner] = reader.get_tensor(key)
     try:
         catalogue, weights = parts["saved_catalogue"], parts["saved_weights"]
-        tables = {
+        tables: dict[str, np.ndarray] = {
             view: ItemTable.from_variables(parts["saved_tables"], view)
             for view in VIEWS
             if view in parts["saved_tables"]

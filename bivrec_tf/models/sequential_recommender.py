@@ -1,7 +1,7 @@
 """What every model here shares: item vectors, views, two losses, calibration and the index."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -14,16 +14,12 @@ from bivrec_tf.config import LossConfig, ModelConfig
 from bivrec_tf.errors import ConfigError
 from bivrec_tf.features import VIEWS
 from bivrec_tf.layers import ContentProjection, ItemEmbedding
-from bivrec_tf.losses import (
-    AllocationBalance,
-    BinaryNegative,
-    CatalogueSoftmax,
-    SampledSoftmax,
-)
+from bivrec_tf.losses import AllocationBalance
 from bivrec_tf.models.diagnostics import in_use, mean_cosine
 from bivrec_tf.models.first_vectors import blended, turned_towards
 from bivrec_tf.models.histories import compact, draw_positions, wanted_positions
 from bivrec_tf.models.replicas import share_of_replica
+from bivrec_tf.models.task_loss import TaskLoss
 from bivrec_tf.models.view_tower import Interests
 from bivrec_tf.retrieval import ItemTable, MultiInterestTopK, TableDtype
 
@@ -35,7 +31,7 @@ IS_TARGET = "is_target"
 USER = "user"
 """int64 `[batch]`: equal for windows of one user."""
 
-Table = tf.Tensor | ItemTable
+Table: TypeAlias = tf.Tensor | ItemTable
 """Item vectors `[rows, D]`, as a function computed them or as an index keeps them."""
 
 
@@ -89,19 +85,12 @@ class SequentialRecommender(tfrs.Model):
         self._retained: tuple[tf.Tensor, tf.Tensor] | None = None
         # Views that another model gave their weights: training does not start them anew.
         self.given_views: set[str] = set()
-        probabilities = catalogue.counts[1 : catalogue.num_trained + 1].astype(np.float32)
-        self._target_probabilities = probabilities / max(probabilities.sum(), 1.0)
+        counts = catalogue.counts[1 : catalogue.num_trained + 1]
+        self.task_loss = TaskLoss(self.loss_config, config.readout, counts)
         # Chosen on validation at the end of training, and stored with the model.
         self.id_weight = tf.Variable(0.5, trainable=False, name="id_weight")
         # Until then cold items stand back: the softmax never weighed them against the others.
         self.cold_offset = tf.Variable(-3.0, trainable=False, name="cold_offset")
-        self._full_softmax = CatalogueSoftmax(
-            "logsumexp" if config.readout == "logsumexp" else "max",
-            self.loss_config.softmax_chunk_rows,
-            self.loss_config.softmax_dtype,
-        )
-        self._binary_negative = BinaryNegative()
-        self._sampled_softmax = SampledSoftmax(self.loss_config.sampled_negatives)
         self._balance = AllocationBalance()
         names = ["loss", *self.build_cross_view()]
         for view in config.views:
@@ -371,19 +360,6 @@ class SequentialRecommender(tfrs.Model):
             total += self.cross_view_loss(found, tasks, targets, inputs[USER])
         self._trackers["loss"].update_state(total)
         return total
-
-    def task_loss(self, queries, items, targets):
-        """Returns the loss of targets int `[n]` of items `[V, D]` for queries `[n, K, D]`."""
-        if self.config.readout == "target":
-            # Gathered and not multiplied: [n, K, D] times the n targets is all that it costs.
-            of_target = tf.einsum("nkd,nd->nk", queries, tf.gather(items, targets))
-            best = tf.argmax(of_target, axis=1, output_type=tf.int32)
-            queries = tf.gather(queries, best, batch_dims=1)[:, tf.newaxis]
-        if self.loss_config.softmax == "binary":
-            return self._binary_negative(queries, items, targets)
-        if self.loss_config.softmax == "full":
-            return self._full_softmax(queries, items, targets)
-        return self._sampled_softmax(queries, items, targets, self._target_probabilities)
 
     def _track_view(self, view, task, balance, queries):
         self._trackers[f"{view}_loss"].update_state(task)

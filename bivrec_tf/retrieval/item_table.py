@@ -23,6 +23,13 @@ class ItemTable(tf.Module):
 
     Raises:
       ValueError: There is no such dtype.
+
+    Example:
+      >>> table = ItemTable(tf.constant([[1.0, -2.0], [0.0, 0.5]]), dtype="int8")
+      >>> table.gather(tf.constant([1])).numpy().round(2).tolist()
+      [[0.0, 0.5]]
+
+    Reference: `docs/serving.md`, large catalogues.
     """
 
     def __init__(self, vectors: tf.Tensor, dtype: TableDtype = "float32") -> None:

@@ -9,6 +9,7 @@ from tensorflow_recommenders.layers.factorized_top_k import TopK
 from bivrec_tf.features import VIEWS
 from bivrec_tf.retrieval.item_table import ItemTable, StoredVectors, TableDtype
 from bivrec_tf.retrieval.scores import NOTHING, best_of_interests, count_better, mask_of
+from bivrec_tf.retrieval.search_result import SearchResult
 from bivrec_tf.retrieval.stream import streamed_top_k
 
 ID, MM = VIEWS
@@ -19,23 +20,6 @@ _SCORES_OF_BLOCK = 2**20
 _SMALLEST_BLOCK = 1024
 # Tables of up to so many blocks are ranked in one piece.
 _BLOCKS_AT_ONCE = 8
-
-
-class SearchResult(NamedTuple):
-    """The best items of `n` queries, best first.
-
-    Attributes:
-      scores: float32 `[n, k]`; the dtype's minimum where fewer than k items could be recommended.
-      rows: int32 `[n, k]`; 0 there.
-      interest: int32 `[n, k]`, the interest with the greatest score for the item.
-      view_scores: float32 `[n, k, 2]`, in the order of `features.VIEWS`; 0 for a view that the
-        index, or the item, does not have.
-    """
-
-    scores: tf.Tensor
-    rows: tf.Tensor
-    interest: tf.Tensor
-    view_scores: tf.Tensor
 
 
 class MultiInterestTopK(TopK):

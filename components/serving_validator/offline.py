@@ -56,7 +56,8 @@ def offline_answers(
     rows = tf.ragged.constant(
         [[row_of.get(item_id, 0) for item_id in history] for history in histories], dtype=tf.int32
     ).to_tensor()
-    tables = {view: index.table(view) for view in model.config.views}
+    views: tuple[str, ...] = model.config.views
+    tables = {view: index.table(view) for view in views}
     queries = {view: found.vectors for view, found in model.interests(rows, tables).items()}
     result = index.search(queries, excluded_rows=rows if filter_seen else None)
     for history, best, scores in zip(

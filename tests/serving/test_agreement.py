@@ -112,6 +112,7 @@ def test_every_test_user_of_the_sample_is_served_the_list_of_the_offline_evaluat
     prepared, catalogue = sample
     histories = [ids(catalogue, history) for _, history, _ in prepared.held_out["test"]]
     assert len(histories) > 50
+    evaluator = RankingEvaluator(model)
     examples = data.serialize_sequences(
         [(str(n), history, ["nothing"]) for n, history in enumerate(histories)]
     )
@@ -133,7 +134,7 @@ def test_every_test_user_of_the_sample_is_served_the_list_of_the_offline_evaluat
             "target": tf.constant(places, tf.int32),
         }
         dataset = tf.data.Dataset.from_tensors(batch)
-        (ranks,) = RankingEvaluator(model).ranks(dataset)
+        (ranks,) = evaluator.ranks(dataset)
         close = np.abs(np.diff(served["scores"], axis=1)) < 1e-5
         tied = np.pad(close, [[0, 0], [1, 0]]) | np.pad(close, [[0, 0], [0, 1]])
         expected = np.broadcast_to(np.arange(1, TOP + 1), ranks.shape)
