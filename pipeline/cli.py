@@ -166,8 +166,9 @@ def refresh(output: Path, items: Path, config_path: Path | None, max_retired: fl
 @click.option("--model-name", default="recommender", show_default=True)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8500, show_default=True, help="0 for any free one.")
-def serve(model_dir: str, model_name: str, host: str, port: int) -> None:
-    """Serve the newest version of a model over gRPC, until interrupted.
+@click.option("--rest-port", type=int, help="For REST, 0 for any free one; no REST without it.")
+def serve(model_dir: str, model_name: str, host: str, port: int, rest_port: int | None) -> None:
+    """Serve the newest version of a model over gRPC, and REST if asked to, until interrupted.
 
     This is the development server; production is tensorflow/serving on the same folder
     (docs/serving.md).
@@ -175,7 +176,10 @@ def serve(model_dir: str, model_name: str, host: str, port: int) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     command = [sys.executable, "-m", "serving.development_server"]
     command += ["--model_name", model_name, "--model_base_path", os.path.abspath(model_dir)]
-    os.execv(sys.executable, [*command, "--host", host, "--port", str(port)])
+    command += ["--host", host, "--port", str(port)]
+    if rest_port is not None:
+        command += ["--rest_api_port", str(rest_port) if rest_port else "any"]
+    os.execv(sys.executable, command)
 
 
 @main.command()
@@ -184,6 +188,12 @@ def serve(model_dir: str, model_name: str, host: str, port: int) -> None:
 @click.option("--user", help="Take this user's history from the interactions of --config.")
 @click.option("--config", "config_path", type=click.Path(dir_okay=False), help="YAML file.")
 @click.option("--k", default=10, show_default=True, type=click.IntRange(min=1))
+@click.option(
+    "--diversity",
+    type=click.FloatRange(0, 1),
+    help="From 0, the best scores, to 1, as unlike one another as can be.",
+)
+@click.option("--unavailable", default="", help="Item ids not to recommend, separated by commas.")
 @click.option("--model-name", default="recommender", show_default=True)
 @click.option("--timeout", default=10.0, show_default=True, help="Seconds.")
 @click.option(
@@ -196,6 +206,8 @@ def recommend(
     user: str | None,
     config_path: str | None,
     k: int,
+    diversity: float | None,
+    unavailable: str,
     model_name: str,
     timeout: float,
     style: str,
@@ -211,7 +223,7 @@ def recommend(
     with quiet_imports():
         from serving.client import RecommenderClient
 
-    items = [part.strip() for part in (history or "").split(",") if part.strip()]
+    items = _ids(history or "")
     titles = {}
     if config_path is not None:
         from pipeline.config import load_config
@@ -224,7 +236,7 @@ def recommend(
         if user is not None:
             items = read_history(config.interactions, user)
     with RecommenderClient(target, model_name, timeout=timeout) as client:
-        answer = client.recommend(items, k=k)
+        answer = client.recommend(items, k=k, diversity=diversity, unavailable=_ids(unavailable))
     if style == "json":
         click.echo(
             json.dumps(
@@ -253,6 +265,10 @@ def recommend(
 
     heading = "Recommendations" if user is None else f"Recommendations for user {user}"
     show_recommendations(Console(highlight=False, markup=False), heading, items, answer, titles)
+
+
+def _ids(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 @main.group()

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from components.serving_validator.offline import (
     write_offline_answers,
 )
 from pipeline.preprocessing import VOCABULARY
+from serving.warm_up import write_warm_up_requests
 
 # Keys of the component's custom configuration.
 MODEL = "model"
@@ -44,6 +45,9 @@ EXPORT = "export"
 TENSORBOARD = "tensorboard"
 CHECKPOINTS = "checkpoints"
 VALIDATION_REQUESTS = "validation_requests"
+_WARM_UP_HISTORIES = 3
+# Servers run warm-up requests on the model beside them, whatever name they give it.
+_SERVED_NAME = "recommender"
 
 
 class TransformLookup(tf.Module):
@@ -98,6 +102,16 @@ def checkpoint_directory(custom: Mapping[str, Any], transform_output: str) -> Pa
         return Path(tempfile.mkdtemp(prefix="bivrec-checkpoints-"))
     identity = json.dumps([custom[MODEL], custom[TRAINING], transform_output], sort_keys=True)
     return Path(place) / hashlib.sha256(identity.encode()).hexdigest()[:16]
+
+
+def _warm_up_requests(
+    histories: Sequence[Sequence[str]],
+) -> Iterator[tuple[str, dict[str, list[list[str]]]]]:
+    for history in histories or [[]]:
+        # As clients send them; "" is padding, and a list without any string has no type.
+        inputs = {features.HISTORY: [list(history) or [""]]}
+        yield features.SERVING_DEFAULT, inputs
+        yield features.RECOMMEND, inputs
 
 
 def run_fn(fn_args: FnArgs) -> None:
@@ -168,9 +182,13 @@ def run_fn(fn_args: FnArgs) -> None:
     model = training.in_float32(model)
     options = ExportConfig.model_validate(custom[EXPORT])
     export(model, fn_args.serving_model_dir, lookup, result.metrics, options, encoders)
+    histories = _some_histories(validation, custom[VALIDATION_REQUESTS])
+    write_warm_up_requests(
+        fn_args.serving_model_dir, _SERVED_NAME, _warm_up_requests(histories[:_WARM_UP_HISTORIES])
+    )
     # What could resume this training is of no more use: the model is exported.
     shutil.rmtree(checkpoints)
     write_offline_answers(
         os.path.join(fn_args.model_run_dir, OFFLINE_ANSWERS),
-        offline_answers(model, _some_histories(validation, custom[VALIDATION_REQUESTS]), options),
+        offline_answers(model, histories, options),
     )

@@ -25,13 +25,13 @@ def write_warm_up_requests(
     version_directory: str | Path,
     model_name: str,
     requests: Iterable[tuple[str, Mapping[str, npt.ArrayLike]]],
-) -> Path:
+) -> str:
     """Writes the file of warm-up requests of a version, in place of the one that is there.
 
     Give the shapes that clients send: TensorFlow prepares each shape on its own.
 
     Args:
-        version_directory: The version's folder, which holds `saved_model.pb`.
+        version_directory: The version's folder, which holds `saved_model.pb`; in a bucket, too.
         model_name: The name that the server gives the model.
         requests: For each request the signature's name, and arrays or nested lists by input name.
             Python floats are written as float32, ints as int32; arrays keep their dtype.
@@ -44,22 +44,22 @@ def write_warm_up_requests(
             input is not a tensor.
         FileNotFoundError: If the folder holds no SavedModel.
     """
-    directory = Path(version_directory)
-    if not (directory / "saved_model.pb").is_file():
+    directory = os.fspath(version_directory)
+    if not tf.io.gfile.exists(os.path.join(directory, "saved_model.pb")):
         raise FileNotFoundError(f"{directory} holds no saved_model.pb: is it a version's folder?")
     records = [_record(model_name, signature, inputs) for signature, inputs in requests]
     if not 1 <= len(records) <= MAX_WARM_UP_REQUESTS:
         raise ValueError(
             f"{len(records)} warm-up requests: there must be 1 to {MAX_WARM_UP_REQUESTS}"
         )
-    path = directory / WARM_UP_FILE
-    path.parent.mkdir(exist_ok=True)
+    path = os.path.join(directory, WARM_UP_FILE)
+    tf.io.gfile.makedirs(os.path.dirname(path))
     # Renamed when it is complete: a server may read at any time.
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    with tf.io.TFRecordWriter(str(unfinished)) as writer:
+    unfinished = f"{path}.unfinished"
+    with tf.io.TFRecordWriter(unfinished) as writer:
         for record in records:
             writer.write(record.SerializeToString())
-    unfinished.replace(path)
+    tf.io.gfile.rename(unfinished, path, overwrite=True)
     return path
 
 

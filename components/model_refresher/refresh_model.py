@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,7 @@ from bivrec_tf.saved_model import SavedRecommender, read_saved_model, restore
 from components.folders import copy_folder
 from components.model_refresher import MAX_RETIRED
 from components.serving_validator.offline import OfflineAnswer, offline_answers
+from serving.warm_up import WARM_UP_FILE
 
 SCORE_TOLERANCE = 1e-6
 """How far the score of an unchanged item may move, relative to max(1, score)."""
@@ -118,6 +120,7 @@ def refresh_model(
             # What the model was trained with, not what it is refreshed with: slow drift adds up.
             statistics=saved.content_statistics,
         )
+        _keep_warm_up_requests(served, output_directory)
     else:
         # The very same files: whoever pushes sees that this model is served already.
         copy_folder(served, output_directory)
@@ -135,6 +138,13 @@ def refresh_model(
     histories = [[item_id] for item_id, _ in asked]
     answers += offline_answers(model, histories, options, filter_seen=False)
     return report, answers
+
+
+def _keep_warm_up_requests(served: str, output_directory: str) -> None:
+    """Their items are known to the refreshed model, too."""
+    path = os.path.join(served, WARM_UP_FILE)
+    if tf.io.gfile.exists(path):
+        tf.io.gfile.copy(path, os.path.join(output_directory, WARM_UP_FILE), overwrite=True)
 
 
 def _check_encoders(saved: SavedRecommender, modalities: Mapping[str, Mapping[str, Any]]) -> None:

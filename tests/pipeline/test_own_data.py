@@ -96,10 +96,18 @@ def test_recommend_answers_for_a_user_of_the_table_with_titles(shop, bivrec):
             *("recommend", "--target", server.target, "--history", "1004,1005,1006"),
             *("--format", "json", *options),
         )
+        best = [item["item_id"] for item in json.loads(answer.stdout)["items"]]
+        without = bivrec(
+            *("recommend", "--target", server.target, "--history", "1004,1005,1006"),
+            *("--unavailable", f"{best[0]}, no such sku", "--format", "json", *options),
+        )
         stranger = bivrec("recommend", "--target", server.target, "--user", "nobody", *options)
+        # What the first requests would pay for was paid for when the model was loaded.
+        assert "6 warm-up requests" in server.log()
     assert told.returncode == 0, told.stderr
     assert "Recommendations for user 7" in told.stdout
-    best = [item["item_id"] for item in json.loads(answer.stdout)["items"]]
+    left = [item["item_id"] for item in json.loads(without.stdout)["items"]]
+    assert left[:2] == best[1:] and best[0] not in left
     assert len(best) == 3 and not {"1004", "1005", "1006"} & set(best)
     titles = [item["title"] for item in json.loads(answer.stdout)["items"]]
     assert all(title for title in titles)

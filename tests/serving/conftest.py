@@ -26,6 +26,11 @@ EXCLUDE = tf.TensorSpec([None, None], tf.string, name="exclude")
 UNAVAILABLE = tf.TensorSpec([None], tf.string, name="unavailable")
 
 
+def _again(path: tf.Tensor, turn: tf.Tensor) -> tf.Tensor:
+    """Returns the same path, made anew in every turn: what is constant leaves the loop."""
+    return tf.strings.join([path, tf.strings.substr(tf.strings.as_string(turn), 0, 0)])
+
+
 class ToyRecommender(tf.Module):
     """A recommender with the signatures of the real one and nothing to learn.
 
@@ -146,9 +151,11 @@ class ToyRecommender(tf.Module):
     )
     def hold(self, started, release):
         """Writes the file `started`, then takes until the file `release` exists."""
-        tf.io.write_file(started, "")
-        looks = tf.constant(0, tf.int64)
-        while tf.size(tf.io.matching_files(release)) == 0:
+        # Looking for a file is stateless to TensorFlow: without this nothing says that the loop
+        # comes after the writing, and the loop's thread may never get to that.
+        with tf.control_dependencies([tf.io.write_file(started, "")]):
+            looks = tf.constant(0, tf.int64) + 0
+        while tf.size(tf.io.matching_files(_again(release, looks))) == 0:
             looks += 1
         return {"looks": looks}
 
