@@ -75,11 +75,7 @@ class RankingEvaluator:
         return {view: of.vectors for view, of in self._model.interests(history, tables).items()}
 
     def _ranks(self, history, target, id_weight):
-        return self._ranks_of_queries(self._queries(history), history, target, id_weight)
-
-    def _ranks_of_queries(self, queries, history, target, id_weight):
-        seen = history if self._filter_seen else history[:, :0]
-        ranks = self._index.ranks(queries, tf.maximum(target, 0), seen, id_weight)
+        ranks = self._ranks_of_queries(self._queries(history), history, target, id_weight)
         # Of an empty history the served model recommends what is popular.
         has_history = tf.reduce_any(history > 0, axis=1, keepdims=True)
         popular = tf.cond(
@@ -87,11 +83,20 @@ class RankingEvaluator:
             lambda: ranks,
             lambda: popularity_ranks(self._counts, history, target, self._filter_seen),
         )
-        return tf.where(target < 0, _NEVER_FOUND, tf.where(has_history, ranks, popular))
+        return tf.where(has_history, ranks, popular)
+
+    def _ranks_of_queries(self, queries, history, target, id_weight):
+        seen = history if self._filter_seen else history[:, :0]
+        ranks = self._index.ranks(queries, tf.maximum(target, 0), seen, id_weight)
+        return tf.where(target < 0, _NEVER_FOUND, ranks)
 
     def _search(self, history, id_weight):
         seen = history if self._filter_seen else history[:, :0]
-        return self._index.search(self._queries(history), seen, max(CUT_OFFS), id_weight).rows
+        rows = self._index.search(self._queries(history), seen, max(CUT_OFFS), id_weight).rows
+        # Rows stand in the order of popularity.
+        popular = tf.range(1, tf.shape(rows)[1] + 1)
+        popular = tf.where(popular < self._model.num_rows, popular, 0)
+        return tf.where(tf.reduce_any(history > 0, axis=1, keepdims=True), rows, popular)
 
     def _offsets(self, cold_offset: float | None) -> tf.Tensor:
         offset = self._model.cold_offset if cold_offset is None else tf.constant(cold_offset)
@@ -186,6 +191,9 @@ class RankingEvaluator:
         self._renew(None)
         for batch in batches:
             for _, history, target in groups_of_length(batch):
+                # An empty history is answered by popularity, whatever is chosen here.
+                asked = tf.reduce_any(history > 0, axis=1, keepdims=True)
+                target = tf.where(asked, target, 0)
                 inferred.append((self._infer_batch(history), history, target))
             examples += len(batch[features.HISTORY])
             if examples >= CALIBRATION_EXAMPLES:

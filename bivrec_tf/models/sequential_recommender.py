@@ -21,7 +21,8 @@ from bivrec_tf.models.histories import compact, draw_positions, wanted_positions
 from bivrec_tf.models.replicas import share_of_replica
 from bivrec_tf.models.task_loss import TaskLoss
 from bivrec_tf.models.view_tower import Interests
-from bivrec_tf.retrieval import ItemTable, MultiInterestTopK, TableDtype
+from bivrec_tf.retrieval import ItemTable, MultiInterestTopK
+from bivrec_tf.retrieval.item_table import TableDtype
 
 ID, MM = VIEWS
 SEQUENCE = "sequence"

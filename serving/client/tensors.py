@@ -171,8 +171,9 @@ def to_array(message: Any) -> "np.ndarray":
     if kind.name == "float16":
         array = np.asarray(_filled(stored, message, 0), np.uint16).view(np.float16)
     elif dtype.kind == "c":
-        pairs = np.asarray(stored, np.float64).reshape(-1, 2)
-        array = np.asarray(_filled(list(pairs[:, 0] + 1j * pairs[:, 1]), message, 0), dtype)
+        # Real and imaginary parts take turns. Not by arithmetic: 1j times infinity is no number.
+        values = np.asarray(stored, np.float64).view(np.complex128)
+        array = np.asarray(_filled(list(values), message, 0), dtype)
     else:
         array = np.asarray(_filled(stored, message, 0), dtype)
     return array.reshape(shape)

@@ -77,7 +77,7 @@ def test_warm_up_requests_are_run_before_a_version_is_served(version, caplog):
     caplog.set_level("INFO")
     requests = [("double", {"x": [1.0]}), ("add", {"a": [1.0], "b": [2.0]})]
     path = write_warm_up_requests(version, "recommender", requests)
-    assert path == version / "assets.extra" / "tf_serving_warmup_requests"
+    assert path == str(version / "assets.extra" / "tf_serving_warmup_requests")
     # As TensorFlow Serving's documentation says: a TFRecord of PredictionLog.
     records = list(tf.data.TFRecordDataset(str(path)).as_numpy_iterator())
     logs = [prediction_log_pb2.PredictionLog.FromString(record) for record in records]
