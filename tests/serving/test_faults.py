@@ -4,6 +4,8 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -139,3 +141,30 @@ def test_damaged_versions_under_load_fail_no_request(serve, shared_base, exports
     for path in (half, without_variables):
         lines = [line for line in serve.log().splitlines() if str(path) in line]
         assert len(lines) <= 3, lines
+
+
+def test_a_disk_that_is_full_stops_neither_the_log_nor_the_answers(base_path, exports, wait_for):
+    """The log's disk is full, and the copy of a new version ended when the models' disk was."""
+    command = [sys.executable, "-m", "serving.development_server", "--port", "0"]
+    command += ["--model_base_path", str(base_path), "--file_system_poll_wait_seconds", "0.1"]
+    with open("/dev/full", "w") as full:
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=full, text=True)
+    try:
+        ready = server.stdout.readline()
+        assert ready.startswith("READY recommender version=1 port="), ready
+        target = f"127.0.0.1:{ready.rpartition('=')[2].strip()}"
+        with RecommenderClient(target, timeout=30.0) as client:
+            # As a copy that ran out of room leaves it.
+            shutil.copytree(exports[2.0], base_path / "2")
+            variables = base_path / "2" / "variables" / "variables.data-00000-of-00001"
+            os.truncate(variables, 0)
+            wait_for(lambda: any(v.version == 2 and v.error for v in client.status()))
+            assert client.recommend(["item-1"], k=3).model_version == 1
+            # There is room again: the whole version under the next number.
+            shutil.copytree(exports[2.0], base_path / "3")
+            wait_for(lambda: client.recommend(["item-1"], k=3).model_version == 3)
+        assert server.poll() is None
+    finally:
+        server.kill()
+        server.wait()
+        server.stdout.close()
