@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
@@ -14,6 +15,7 @@ from serving.development_server.command_line import parse
 
 WRONG_ARGUMENTS = 2
 NO_VERSION_LOADED = 3
+_SIGNAL_POLL_SECONDS = 0.1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,13 +51,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return WRONG_ARGUMENTS
 
-    stop_requested = threading.Event()
+    stop_requested: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop_requested.set())
+        signal.signal(number, lambda number, _: stop_requested.append(number))
     models = " ".join(f"{name} version={version}" for name, version in server.versions.items())
     rest = "" if server.rest_port is None else f" rest_port={server.rest_port}"
     print(f"READY {models} port={server.port}{rest}", flush=True)
-    stop_requested.wait()
+    # Not by an event: the kernel may give the signal to a thread of TensorFlow, which does not wake
+    # this one, and only this one runs the handler.
+    while not stop_requested:
+        time.sleep(_SIGNAL_POLL_SECONDS)
     server.stop(options.shutdown_grace_seconds)
     return 0
 
