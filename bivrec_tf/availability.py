@@ -26,14 +26,12 @@ class UnavailableItems(tf.Module):
         path = os.path.join(self._folder.name, UNAVAILABLE_FILE)
         with open(path, "w", encoding="utf-8"):
             pass
-        self._rows = int(item_ids.shape[0])
         # Rows as the keys of a table: tables are filled again whenever a model is loaded.
         self._table = tf.lookup.StaticHashTable(_RowsOfFile(path, item_ids), default_value=0)
 
-    def mask(self) -> tf.Tensor:
-        """Returns bool `[rows]`: which items are switched off."""
-        rows, _ = self._table.export()
-        return tf.scatter_nd(rows[:, tf.newaxis], tf.ones_like(rows), [self._rows]) > 0
+    def rows(self) -> tf.Tensor:
+        """Returns int32 `[m]`, the rows of the items that are switched off, padding among them."""
+        return tf.cast(self._table.export()[0], tf.int32)
 
 
 class _RowsOfFile(tf.lookup.TextFileInitializer):

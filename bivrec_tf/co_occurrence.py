@@ -8,6 +8,8 @@ from scipy.sparse.linalg import svds
 
 WINDOW = 10
 """Items at most so many places apart occur together."""
+MOST_COUNTED = 50.0
+"""An item with more interactions weighs no more in what is fitted to item vectors."""
 
 # Contexts are drawn by count to this power, as in word2vec: rare ones weigh a little less.
 _SMOOTHING = 0.75
@@ -71,7 +73,7 @@ def content_kernels(
       features: Whitened features, float `[V, d_m]`, of every modality.
       presence: bool `[V]` of every modality.
       vectors: float `[V, D]`, as from `co_occurrence_vectors`.
-      counts: `[V]`, training interactions: items with more, up to 50, weigh more.
+      counts: `[V]`, training interactions: items with more, up to `MOST_COUNTED`, weigh more.
       ridge: Penalty, in mean variances of a feature.
 
     Returns:
@@ -83,7 +85,7 @@ def content_kernels(
         if not present.any():
             continue
         x, y = np.asarray(all_features, np.float32)[present], vectors[present]
-        weighted = x * np.minimum(counts[present], 50.0).astype(np.float32)[:, np.newaxis]
+        weighted = x * np.minimum(counts[present], MOST_COUNTED).astype(np.float32)[:, np.newaxis]
         gram = weighted.T @ x
         penalty = ridge * max(float(np.trace(gram)) / len(gram), 1e-6)
         kernel = np.linalg.solve(gram + penalty * np.eye(len(gram)), weighted.T @ y)

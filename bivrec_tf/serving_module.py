@@ -113,12 +113,10 @@ class ServingModule(tf.Module):
         Raises:
           InvalidArgumentError: `k`, `id_weight` or `diversity` is out of its range.
         """
-        most = self.options.max_k
         k = tf.cast(self.options.default_k if k is None else k, tf.int32)
         id_weight, diversity = tf.cast(id_weight, tf.float32), tf.cast(diversity, tf.float32)
         checks = [
-            tf.debugging.assert_positive(k, "k: expected at least 1"),
-            tf.debugging.assert_less_equal(k, most, f"k: expected at most {most}"),
+            *self._checks_of_k(k),
             tf.debugging.assert_less_equal(
                 id_weight, 1.0, "id_weight: expected at most 1, or negative for the model's own"
             ),
@@ -152,7 +150,7 @@ class ServingModule(tf.Module):
         # One row of exclusions is for everybody; the signature's default is one.
         exclude = tf.broadcast_to(exclude, [tf.shape(rows)[0], tf.shape(exclude)[1]])
         excluded = tf.concat([tf.where(filter_seen, rows, 0), exclude], axis=1)
-        closed = self._unavailable.mask() | self._mask_of(unavailable)
+        closed = self._closed(unavailable)
         weight = tf.where(id_weight < 0, index.id_weight, id_weight)
         pool = tf.where(diversity > 0.0, tf.minimum(POOL * k, model.num_rows), k)
         result = index.search(queries, excluded, pool, weight, closed)
@@ -198,17 +196,11 @@ class ServingModule(tf.Module):
         Raises:
           InvalidArgumentError: `k` is out of its range.
         """
-        most = self.options.max_k
-        checks = [
-            tf.debugging.assert_positive(k, "k: expected at least 1"),
-            tf.debugging.assert_less_equal(k, most, f"k: expected at most {most}"),
-        ]
-        with tf.control_dependencies(checks):
+        with tf.control_dependencies(self._checks_of_k(k)):
             rows = self._lookup(item_id)
         model = self._get_model()
         k = tf.minimum(k, model.num_rows)
-        closed = self._unavailable.mask() | self._mask_of(tf.constant([0]))
-        closed |= self.saved_catalogue["retired"].value()
+        closed = self._closed() | self.saved_catalogue["retired"].value()
         unknown = tf.cast((rows == 0) & (item_id != ""), tf.int32)
         answer = {features.UNKNOWN_ITEMS: unknown}
         for view in model.config.views:
@@ -238,11 +230,8 @@ class ServingModule(tf.Module):
         target_ids = parsed[features.TARGET].to_tensor("")
         target = self._lookup(target_ids)
         target = tf.where((target == 0) & (target_ids != ""), -1, target)
-        model, index = self._get_model(), self._get_index()
-        queries = {
-            view: interests.vectors
-            for view, interests in self._infer(compact(rows, model.config.max_history)).items()
-        }
+        index = self._get_index()
+        queries = {view: interests.vectors for view, interests in self._infer(rows).items()}
         ranks = index.ranks(queries, tf.maximum(target, 0), rows)
         counts = self.saved_catalogue["counts"].value()
         popular = popularity_ranks(counts, rows, tf.maximum(target, 0))
@@ -273,10 +262,20 @@ class ServingModule(tf.Module):
     def _ids(self, rows: tf.Tensor) -> tf.Tensor:
         return tf.gather(self.saved_catalogue["item_ids"].value(), rows)
 
-    def _mask_of(self, rows: tf.Tensor) -> tf.Tensor:
-        ones = tf.ones([tf.size(rows)], tf.int32)
-        where = tf.reshape(rows, [-1, 1])
-        return tf.scatter_nd(where, ones, [self._get_model().num_rows]) > 0
+    def _closed(self, unavailable: tf.Tensor | None = None) -> tf.Tensor:
+        """What is no result for anybody, bool `[rows]`: padding, and what is switched off."""
+        rows = self._unavailable.rows()
+        if unavailable is not None:
+            rows = tf.concat([rows, unavailable], axis=0)
+        where = rows[:, tf.newaxis]
+        return tf.scatter_nd(where, tf.ones_like(rows), [self._get_model().num_rows]) > 0
+
+    def _checks_of_k(self, k: tf.Tensor | int) -> list[tf.Operation | None]:
+        most = self.options.max_k
+        return [
+            tf.debugging.assert_positive(k, "k: expected at least 1"),
+            tf.debugging.assert_less_equal(k, most, f"k: expected at most {most}"),
+        ]
 
     def _diversified(self, result: SearchResult, k, diversity) -> tuple[tf.Tensor, ...]:
         vectors = [table.gather(result.rows) for table in self._tables().values()]

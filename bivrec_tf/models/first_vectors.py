@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from bivrec_tf.co_occurrence import MOST_COUNTED
+
 
 def blended(
     vectors: np.ndarray, content_vectors: np.ndarray, counts: np.ndarray, prior: float
@@ -33,8 +35,8 @@ def turned_towards(
     Args:
       vectors: float `[V, D]`, the x.
       content_vectors: float `[V, D]`, the c; zero where there is no content.
-      counts: `[V]`, training interactions: items with more, up to 50, weigh more.
+      counts: `[V]`, training interactions: items with more, up to `MOST_COUNTED`, weigh more.
     """
-    weights = np.minimum(counts, 50.0)[:, np.newaxis]
+    weights = np.minimum(counts, MOST_COUNTED)[:, np.newaxis]
     left, _, right = np.linalg.svd(vectors.T @ (weights * content_vectors))
     return vectors @ (left @ right)

@@ -41,11 +41,6 @@ class ItemTable(tf.Module):
         self.values = tf.Variable(stored.values, trainable=False)
         self.scales = None if stored.scales is None else tf.Variable(stored.scales, trainable=False)
 
-    @property
-    def rows(self) -> int:
-        """How many there are."""
-        return int(self.values.shape[0])
-
     def assign(self, vectors: tf.Tensor) -> None:
         """Replaces all vectors, float `[rows, D]`."""
         stored = _quantised(tf.cast(vectors, tf.float32), self.dtype)
@@ -73,10 +68,6 @@ class ItemTable(tf.Module):
     def gather(self, rows: tf.Tensor) -> tf.Tensor:
         """Returns the vectors of rows `[...]`, float32 `[..., D]`."""
         return self.read().gather(rows)
-
-    def vectors(self) -> tf.Tensor:
-        """Returns all vectors, float32 `[rows, D]`."""
-        return self.read().block(0, self.rows)
 
 
 class StoredVectors(NamedTuple):

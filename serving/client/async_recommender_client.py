@@ -15,8 +15,8 @@ from serving.answers import (
     SimilarItems,
     VersionStatus,
 )
-from serving.client.calls import RESPONSES, Answer, Call, Calls
-from serving.client.connection import RetryPolicy, TlsOptions, channel_options
+from serving.client.calls import Answer, Call
+from serving.client.client_base import ClientBase
 from serving.client.readiness import Readiness
 from serving.errors import from_rpc_error
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 
-class AsyncRecommenderClient:
+class AsyncRecommenderClient(ClientBase):
     """`RecommenderClient` for asyncio: the same arguments, methods, answers and errors.
 
     Make it, use it and close it in one event loop. A task that is cancelled cancels its call.
@@ -34,51 +34,10 @@ class AsyncRecommenderClient:
         >>> async with AsyncRecommenderClient("localhost:8500") as client:  # doctest: +SKIP
         ...     answer = await client.recommend(["1193", "661"], k=5)
 
-    Args:
-        target: The server's address, like `localhost:8500`.
-        model_name: The name under which the server serves the model.
-        timeout: How many seconds a call may take, with all its attempts.
-        version: The version to call, or None for the newest that is loaded.
-        version_label: The label of the version to call, like `stable` or `canary`.
-        tls: How the connection is encrypted; None for a connection that is not.
-        retries: When a call is tried again; None for never.
-        max_message_bytes: The largest request or response.
-
-    Raises:
-        ConfigError: If both a version and a label are given, or a certificate cannot be read.
+    Arguments and errors are those of `ClientBase`.
     """
 
-    def __init__(
-        self,
-        target: str,
-        model_name: str = "recommender",
-        timeout: float = 2.0,
-        *,
-        version: int | None = None,
-        version_label: str | None = None,
-        tls: TlsOptions | None = None,
-        retries: RetryPolicy | None = RetryPolicy(),  # noqa: B008 - frozen
-        max_message_bytes: int = 64 * 2**20,
-    ):
-        self.target = target
-        self.model_name = model_name
-        self.timeout = timeout
-        self._calls = Calls(target, model_name, version, version_label)
-        options = channel_options(
-            target, retries or RetryPolicy(attempts=1), tls, max_message_bytes
-        )
-        if tls is None:
-            self._channel = grpc.aio.insecure_channel(target, options)
-        else:
-            self._channel = grpc.aio.secure_channel(target, tls.credentials(), options)
-        self._methods = {
-            method: self._channel.unary_unary(
-                method,
-                request_serializer=lambda request: request.SerializeToString(),
-                response_deserializer=response.FromString,
-            )
-            for method, response in RESPONSES.items()
-        }
+    _transport = grpc.aio
 
     async def close(self) -> None:
         """Closes the connection; calls under way are cancelled."""
