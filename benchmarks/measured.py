@@ -12,6 +12,7 @@ import numpy as np
 from scipy import stats
 
 from bivrec_tf import metrics
+from bivrec_tf.config import ModelConfig, TrainingConfig
 
 RESAMPLES = 10_000
 _AT_ONCE = 200
@@ -120,9 +121,12 @@ def label_of(stem: str, found: Mapping[str, Any]) -> str:
 
 
 def _identity(found: Mapping[str, Any]) -> str:
-    settings = json.loads(json.dumps(found["configuration"]))
-    settings["training"].pop("seed", None)
-    parts = [found["model"], settings, found["data_fingerprint"], found.get("warm_start")]
+    # A setting that a later revision added stands at its default, which is what was there before.
+    model = ModelConfig.model_validate(found["configuration"]["model"]).model_dump(mode="json")
+    training = TrainingConfig.model_validate(found["configuration"]["training"]).model_dump(
+        mode="json", exclude={"seed"}
+    )
+    parts = [found["model"], model, training, found["data_fingerprint"], found.get("warm_start")]
     return json.dumps(parts, sort_keys=True)
 
 

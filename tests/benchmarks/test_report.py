@@ -169,6 +169,16 @@ def test_runs_that_differ_in_more_than_the_seed_are_not_averaged(tmp_path):
     assert not list((tmp_path / "out").glob("*.md"))
 
 
+def test_a_setting_that_came_later_stands_at_its_default(tmp_path):
+    write(tmp_path, "bivrec", 0, worst=30)
+    later = {"model": {"dimension": 8}, "training": {"seed": 1, "epochs": 3, "content_prior": 0.0}}
+    write(tmp_path, "bivrec", 1, worst=30, configuration=later)
+    assert report(tmp_path).exit_code == 0
+    later["training"]["content_prior"] = 10.0
+    write(tmp_path, "bivrec", 1, worst=30, configuration=later)
+    assert "differ in configuration" in report(tmp_path).output
+
+
 def test_pairs_of_other_examples_are_refused(tmp_path):
     write(tmp_path, "bivrec", 0, worst=30)
     write(tmp_path, "sasrec", 0, worst=30)
