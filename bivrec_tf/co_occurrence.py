@@ -8,8 +8,6 @@ from scipy.sparse.linalg import svds
 
 WINDOW = 10
 """Items at most so many places apart occur together."""
-MOST_COUNTED = 50.0
-"""An item with more interactions weighs no more in what is fitted to item vectors."""
 
 # Contexts are drawn by count to this power, as in word2vec: rare ones weigh a little less.
 _SMOOTHING = 0.75
@@ -64,7 +62,7 @@ def content_kernels(
     features: dict[str, np.ndarray],
     presence: dict[str, np.ndarray],
     vectors: np.ndarray,
-    counts: np.ndarray,
+    weights: np.ndarray,
     ridge: float = 0.3,
 ) -> dict[str, np.ndarray]:
     """Regresses item vectors on content: how a modality's features say where an item stands.
@@ -72,8 +70,8 @@ def content_kernels(
     Args:
       features: Whitened features, float `[V, d_m]`, of every modality.
       presence: bool `[V]` of every modality.
-      vectors: float `[V, D]`, as from `co_occurrence_vectors`.
-      counts: `[V]`, training interactions: items with more, up to `MOST_COUNTED`, weigh more.
+      vectors: float `[V, D]`, as from `first_vectors.wanted_of_content`.
+      weights: float `[V]`, of every item; those that weigh nothing take no part.
       ridge: Penalty, in mean variances of a feature.
 
     Returns:
@@ -81,11 +79,11 @@ def content_kernels(
     """
     kernels = {}
     for name, all_features in features.items():
-        present = np.asarray(presence[name], bool)
+        present = np.asarray(presence[name], bool) & (weights > 0)
         if not present.any():
             continue
         x, y = np.asarray(all_features, np.float32)[present], vectors[present]
-        weighted = x * np.minimum(counts[present], MOST_COUNTED).astype(np.float32)[:, np.newaxis]
+        weighted = x * weights[present].astype(np.float32)[:, np.newaxis]
         gram = weighted.T @ x
         penalty = ridge * max(float(np.trace(gram)) / len(gram), 1e-6)
         kernel = np.linalg.solve(gram + penalty * np.eye(len(gram)), weighted.T @ y)

@@ -22,6 +22,11 @@ class ModelConfig(StrictModel):
     views: tuple[Literal["id", "mm"], ...] = Field(
         VIEWS, description="Views to train: id embeddings, multimodal content, or both."
     )
+    multimodal_history: Literal["content", "content_and_id"] = Field(
+        "content_and_id",
+        description="What the multimodal view reads of a history's items: their content, or also "
+        "what the id view has learned of them. What it scores is content alone either way.",
+    )
     dimension: int = Field(64, ge=1, description="Width D of item vectors and interests.")
     num_interests: int = Field(4, ge=1, description="Interests K a view.")
     scales: tuple[int, ...] = Field((1, 2, 4), description="Patch lengths, in items.")
@@ -155,8 +160,8 @@ class TrainingConfig(StrictModel):
     )
     warm_start: str | None = Field(
         None,
-        description="Version folder of another catalogue's exported model: its multimodal view is "
-        "where this one starts.",
+        description="Version folder of another catalogue's exported model, whose word on content "
+        "the multimodal view starts from, beside co-occurrence.",
     )
     precision: Literal["float32", "bfloat16_products", "mixed_float16", "mixed_bfloat16"] = Field(
         "float32",
@@ -171,6 +176,12 @@ class TrainingConfig(StrictModel):
     )
     seed: int = Field(0, ge=0)
     loss: LossConfig = LossConfig()
+
+    @model_validator(mode="after")
+    def _a_warm_start_is_used(self) -> "TrainingConfig":
+        if self.warm_start is not None and self.item_initialisation == "random":
+            raise ValueError("warm_start: a model that starts at random uses nothing of another")
+        return self
 
 
 class ExportConfig(StrictModel):

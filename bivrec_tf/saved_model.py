@@ -205,7 +205,7 @@ def restore(saved: SavedRecommender, items: Iterable[ItemFeatures]) -> BiVRec:
     for name, variable in variables.items():
         variable.assign(saved.weights[name])
     model.prepare_content()
-    model.given_views.update(model.config.views)
+    model.weights_are_given = True
     row_of = {item_id: row for row, item_id in enumerate(saved.item_ids)}
     rows = np.flatnonzero(catalogue.retired)
     old_rows = [row_of[catalogue.item_ids[row]] for row in rows]

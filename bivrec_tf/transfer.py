@@ -1,4 +1,4 @@
-"""Starting a catalogue's multimodal view from another catalogue's model."""
+"""Starting a catalogue's multimodal view from what another catalogue's model knows of content."""
 
 import logging
 from collections.abc import Mapping
@@ -6,19 +6,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
+from bivrec_tf.catalogue import ItemCatalogue
 from bivrec_tf.errors import ConfigError
 from bivrec_tf.features import VIEWS
+from bivrec_tf.layers import ContentProjection
 from bivrec_tf.models import BiVRec
 from bivrec_tf.saved_model import SavedRecommender
 
 logger = logging.getLogger(__name__)
 
 _MM = VIEWS[1]
-_TOWER = f"{_MM}_tower/"
-_PROJECTION = "content_projection/"
-_MIXING = f"{_PROJECTION}output/kernel"
 
 
 @dataclass
@@ -26,12 +24,14 @@ class TransferReport:
     """What a warm start did.
 
     Attributes:
-      loaded: Names of the weights that were taken over.
-      not_loaded: Weights of the multimodal view that were not, with the reason.
+      modalities: Names of the modalities whose meaning was taken over.
+      left_out: The other modalities, with the reason.
+      items: Number of items that the other model knows something of.
     """
 
-    loaded: list[str] = field(default_factory=list)
-    not_loaded: dict[str, str] = field(default_factory=dict)
+    modalities: list[str] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+    items: int = 0
 
 
 def warm_start(
@@ -39,12 +39,15 @@ def warm_start(
     saved: SavedRecommender,
     encoders: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> TransferReport:
-    """Gives a new model the multimodal view of an exported one.
+    """Shows a new model what an exported one makes of the content of the new model's items.
 
-    Taken over are the multimodal tower and, for every modality that both have from one encoder,
-    its projection with its whitening: together they map the same content to the same
-    vectors. None of them depends on an item's id. The id view starts from nothing, as ever: ids
-    of two catalogues mean different items even where they are equal.
+    What is taken over is where the other model's content projection puts every item of this
+    catalogue that has a modality which both have from one encoder. Before training, the new
+    model's projection is fitted to these vectors and to the new catalogue's own co-occurrence at
+    once (`SequentialRecommender.start_from`): the fewer interactions, the more the other model
+    says. No weight is copied, so the two may differ in width, interests and modalities. The id
+    view's ids mean other items even where they are equal, and the other catalogue's tower, which
+    knows how its customers go on, did harm (`docs/decisions/0015`).
 
     Args:
       model: A model before training.
@@ -52,7 +55,7 @@ def warm_start(
       encoders: `fingerprint` of the encoder of each of the new model's modalities, where known.
 
     Returns:
-      What was loaded and what was not; logged too.
+      What was taken over and what was not; logged too.
 
     Raises:
       ConfigError: Nothing can be taken over.
@@ -60,94 +63,71 @@ def warm_start(
     if _MM not in model.config.views or _MM not in saved.config.views:
         which = "the new model" if _MM not in model.config.views else saved.directory
         raise ConfigError(f"warm start: {which} has no multimodal view, and only that transfers")
-    model.build_variables()
     report = TransferReport()
-    common = _common_modalities(model, saved, encoders or {}, report)
-    for name, variable in model.named_variables().items():
-        modality = _modality_of(name, model.catalogue.modalities)
-        if not name.startswith((_TOWER, _PROJECTION)) and modality is None:
-            continue
-        if modality is not None and modality not in common:
-            continue  # The reason stands in the report once, under the modality's own name.
-        if name == _MIXING:
-            _load_mixing(variable, model, saved, common, report)
-            continue
-        values = saved.weights.get(name)
-        if values is None:
-            report.not_loaded[name] = "the other model has no such weight"
-        elif values.shape != tuple(variable.shape):
-            report.not_loaded[name] = (
-                f"shape {list(values.shape)} there, {variable.shape.as_list()} here"
-            )
-        else:
-            variable.assign(values)
-            report.loaded.append(name)
-    model.prepare_content()
-    # Or the training to come would start it from other items' neighbourhood.
-    model.given_views.add(_MM)
-    fits = sum(name.startswith(_TOWER) for name in report.loaded)
-    unfit = [name for name in report.not_loaded if name.startswith(_TOWER)]
-    if fits <= len(unfit):
+    report.modalities = sorted(_common_modalities(model.catalogue, saved, encoders or {}, report))
+    if not report.modalities:
         raise ConfigError(
-            f"warm start from {saved.directory}: most weights of its multimodal tower do not fit "
-            f"(such as {unfit[0]}: {report.not_loaded[unfit[0]]}). Use its model.dimension, "
-            "num_interests and scales."
+            f"warm start from {saved.directory}: no modality is the same there and here; "
+            + "; ".join(f"{name}: {why}" for name, why in report.left_out.items())
         )
+    vectors = _vectors_there(model.catalogue, saved, report.modalities)
+    model.known_of_content = vectors
+    report.items = int(np.any(vectors, axis=1).sum())
     logger.info(
-        "warm start from %s: %d weights loaded, of the tower and of modalities %s; not loaded: %s",
+        "warm start from %s: content of %d of %d items, by %s; left out: %s",
         saved.directory,
-        len(report.loaded),
-        ", ".join(sorted(common)) or "none",
-        "; ".join(f"{name} ({why})" for name, why in report.not_loaded.items()) or "nothing",
+        report.items,
+        len(vectors),
+        ", ".join(report.modalities),
+        "; ".join(f"{name} ({why})" for name, why in report.left_out.items()) or "nothing",
     )
     return report
 
 
-def _common_modalities(model, saved, encoders, report) -> set[str]:
+def _common_modalities(catalogue: ItemCatalogue, saved, encoders, report) -> set[str]:
     common = set()
-    for name, dimension in model.catalogue.modalities.items():
+    for name, dimension in catalogue.modalities.items():
         there = saved.modalities.get(name)
         here = encoders.get(name, {}).get("fingerprint")
         if there is None:
-            report.not_loaded[name] = "the other model has no such modality"
+            report.left_out[name] = "the other model has no such modality"
         elif there["dimension"] != dimension:
-            report.not_loaded[name] = f"{there['dimension']} values there, {dimension} here"
+            report.left_out[name] = f"{there['dimension']} values there, {dimension} here"
         elif here is None or there.get("fingerprint") != here:
             # Two shops' own vectors of one name and length: nothing says that they mean the same.
-            report.not_loaded[name] = (
+            report.left_out[name] = (
                 f"made by another encoder there ({there.get('encoder') or 'not named'})"
             )
         elif f"whitening_{name}" not in saved.weights:
-            report.not_loaded[name] = "exported by a version that did not whiten content"
+            report.left_out[name] = "exported by a version that did not whiten content"
         else:
             common.add(name)
-    for name in sorted(saved.modalities.keys() - model.catalogue.modalities.keys()):
-        report.not_loaded[name] = "no item here has this modality"
+    for name in sorted(saved.modalities.keys() - catalogue.modalities.keys()):
+        report.left_out[name] = "no item here has this modality"
     return common
 
 
-def _modality_of(weight: str, modalities: Mapping[str, int]) -> str | None:
-    """The modality that a weight belongs to alone, if it does."""
-    for name in modalities:
-        own = (f"missing_{name}", f"mean_{name}", f"whitening_{name}")
-        layers = (f"{_PROJECTION}project_{name}/", f"{_PROJECTION}norm_{name}/")
-        if weight in own or weight.startswith(layers):
-            return name
-    return None
+def _vectors_there(catalogue: ItemCatalogue, saved, common: list[str]) -> np.ndarray:
+    """Where the other model puts this catalogue's items, float32 `[num_items, D there]`.
 
-
-def _load_mixing(variable, model, saved, common, report) -> None:
-    """The matrix that mixes modalities has a block of rows for each, in order of their names."""
-    values = saved.weights.get(_MIXING)
-    width = model.config.dimension
-    here, there = sorted(model.catalogue.modalities), sorted(saved.modalities)
-    if values is None or values.shape != (width * len(there), width):
-        report.not_loaded[_MIXING] = f"other width than {width} there"
-        return
-    mixed = variable.numpy()
-    for name in sorted(common):
-        to, start = here.index(name) * width, there.index(name) * width
-        mixed[to : to + width] = values[start : start + width]
-    if common:
-        variable.assign(tf.constant(np.asarray(mixed)))
-        report.loaded.append(_MIXING)
+    Zero where it knows nothing of one; the others have a mean square length of 1.
+    """
+    sizes = {name: part["dimension"] for name, part in saved.modalities.items()}
+    items = catalogue.num_items
+    content = {name: np.zeros([items, size], np.float32) for name, size in sizes.items()}
+    presence = {name: np.zeros(items, bool) for name in sizes}
+    for name in common:
+        content[name] = np.asarray(catalogue.content[name], np.float32)[1:]
+        presence[name] = np.asarray(catalogue.presence[name], bool)[1:]
+    projection = ContentProjection(sizes, saved.config.dimension, name="content_projection")
+    # In the order in which the model builds it, on which the names of weights depend.
+    projection.build(None)
+    projection(content, presence)
+    for variable in projection.variables:
+        name = variable.name.removesuffix(":0")
+        # Older versions have no whitening of modalities, which are left out then.
+        variable.assign(saved.weights.get(name, variable))
+    known = np.any([presence[name] for name in common], axis=0)[:, np.newaxis]
+    vectors = np.asarray(projection(content, presence), np.float32) * known
+    square = (vectors**2).sum(axis=1, keepdims=True)
+    return vectors / np.sqrt(square[known].mean() if known.any() else 1.0)

@@ -2,7 +2,10 @@
 
 import numpy as np
 
-from bivrec_tf.co_occurrence import MOST_COUNTED
+MOST_COUNTED = 50.0
+"""An item with more interactions weighs no more in what content is fitted to."""
+TRANSFER_PRIOR = 3.0
+"""Interactions of an item that another model's word on its content counts as."""
 
 
 def blended(
@@ -24,19 +27,49 @@ def blended(
     return ((1.0 - share) * vectors + share * content_vectors).astype(np.float32)
 
 
-def turned_towards(
-    vectors: np.ndarray, content_vectors: np.ndarray, counts: np.ndarray
-) -> np.ndarray:
-    """Turns all vectors at once, so that they lie as near to the content vectors as they can.
+def wanted_of_content(
+    vectors: np.ndarray, counts: np.ndarray, known: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the vectors that content is to say of items, and how much each one weighs.
 
-    Only the turn is new, the orthogonal matrix `R` that minimises `sum_v n_v |x_v R - c_v|²`
-    (Procrustes): what vectors say of one another stays.
+    They are those of co-occurrence, weighing as many interactions as an item has, up to
+    `MOST_COUNTED`; and, weighing `TRANSFER_PRIOR` interactions of every item, what another model
+    knows of its content, turned towards them.
+
+    Args:
+      vectors: float `[num_trained, D]`, the trained items' first.
+      counts: `[num_items]`, training interactions; 0 for the cold items, which come last.
+      known: float `[num_items, any]`, of the other model; zero where it knows nothing.
+
+    Returns:
+      float `[num_items, D]`, and float `[num_items]`: 0 for an item of which nothing is known.
+    """
+    weights = np.minimum(counts, MOST_COUNTED).astype(np.float64)
+    cold = np.zeros([len(counts) - len(vectors), vectors.shape[1]], vectors.dtype)
+    wanted = np.concatenate([vectors, cold])
+    if known is None:
+        return wanted, weights
+    there = turned_towards(known, wanted, weights)
+    return blended(wanted, there, weights, TRANSFER_PRIOR), weights + TRANSFER_PRIOR * np.any(
+        known, axis=1
+    )
+
+
+def turned_towards(vectors: np.ndarray, others: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Turns all vectors at once, so that they lie as near to the others as they can.
+
+    Only the turn is new, the orthogonal matrix `R` that minimises `sum_v w_v |x_v R - y_v|²`
+    (Procrustes): what vectors say of one another stays. In fewer dimensions some of it is lost.
 
     Args:
       vectors: float `[V, D]`, the x.
-      content_vectors: float `[V, D]`, the c; zero where there is no content.
-      counts: `[V]`, training interactions: items with more, up to `MOST_COUNTED`, weigh more.
+      others: float `[V, E]`, the y.
+      weights: `[V]`, the w.
+
+    Returns:
+      float `[V, E]`.
     """
-    weights = np.minimum(counts, MOST_COUNTED)[:, np.newaxis]
-    left, _, right = np.linalg.svd(vectors.T @ (weights * content_vectors))
+    left, _, right = np.linalg.svd(
+        vectors.T @ (weights[:, np.newaxis] * others), full_matrices=False
+    )
     return vectors @ (left @ right)

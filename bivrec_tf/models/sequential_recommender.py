@@ -1,7 +1,7 @@
 """What every model here shares: item vectors, views, two losses, calibration and the index."""
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -16,13 +16,13 @@ from bivrec_tf.features import VIEWS
 from bivrec_tf.layers import ContentProjection, ItemEmbedding
 from bivrec_tf.losses import AllocationBalance
 from bivrec_tf.models.diagnostics import in_use, mean_cosine
-from bivrec_tf.models.first_vectors import blended, turned_towards
+from bivrec_tf.models.first_vectors import blended, wanted_of_content
 from bivrec_tf.models.histories import compact, draw_positions, wanted_positions
 from bivrec_tf.models.replicas import share_of_replica
 from bivrec_tf.models.task_loss import TaskLoss
 from bivrec_tf.models.view_tower import Interests
-from bivrec_tf.retrieval import ItemTable, MultiInterestTopK
-from bivrec_tf.retrieval.item_table import TableDtype
+from bivrec_tf.retrieval import MultiInterestTopK
+from bivrec_tf.retrieval.item_table import Table, TableDtype, vectors_of
 
 ID, MM = VIEWS
 SEQUENCE = "sequence"
@@ -31,9 +31,6 @@ IS_TARGET = "is_target"
 """bool `[batch, length]`: which of them are to be predicted."""
 USER = "user"
 """int64 `[batch]`: equal for windows of one user."""
-
-Table: TypeAlias = tf.Tensor | ItemTable
-"""Item vectors `[rows, D]`, as a function computed them or as an index keeps them."""
 
 
 class SequentialRecommender(tfrs.Model):
@@ -84,8 +81,10 @@ class SequentialRecommender(tfrs.Model):
         if MM in config.views:
             self._build_content()
         self._retained: tuple[tf.Tensor, tf.Tensor] | None = None
-        # Views that another model gave their weights: training does not start them anew.
-        self.given_views: set[str] = set()
+        # Whether the weights are another model's: training does not start them anew.
+        self.weights_are_given = False
+        # float `[num_items, any]`: where another model puts items, see `transfer.warm_start`.
+        self.known_of_content: np.ndarray | None = None
         counts = catalogue.counts[1 : catalogue.num_trained + 1]
         self.task_loss = TaskLoss(self.loss_config, config.readout, counts)
         # Chosen on validation at the end of training, and stored with the model.
@@ -194,28 +193,29 @@ class SequentialRecommender(tfrs.Model):
     def start_from(self, vectors: np.ndarray, content_prior: float = 0.0) -> None:
         """Gives trained items first vectors, before training.
 
-        The multimodal view starts as what content says of these vectors; the id view from them
-        and from that, see `first_vectors.blended`. Views of `given_views` keep what they have.
+        The multimodal view starts as what content says of these vectors and of
+        `known_of_content`; the id view from them and from that, see `first_vectors`.
 
         Args:
           vectors: float `[num_trained, D]`.
           content_prior: Interactions that content counts as, in the id view.
         """
+        if self.weights_are_given:
+            return
         self.build_variables()
-        trained = slice(1, len(vectors) + 1)
-        counts = self.catalogue.counts[trained]
+        counts = self.catalogue.counts[1:]
         if MM in self.config.views:
-            if MM not in self.given_views:
-                known = tf.nest.map_structure(lambda part: part.numpy(), self._trained_content)
-                kernels = content_kernels(known[0], known[1], vectors, counts)
-                self._content_projection.start_from(kernels)
-            content = self.item_table(MM, len(vectors) + 1).numpy()[1:]
-            present = [flags[trained] for flags in self.catalogue.presence.values()]
-            content *= np.any(present, axis=0)[:, np.newaxis]
-            if MM in self.given_views:
-                vectors = turned_towards(vectors, content, counts)
-            vectors = blended(vectors, content, counts, content_prior)
-        if ID in set(self.config.views) - self.given_views:
+            content, presence = tf.nest.map_structure(
+                lambda *parts: np.concatenate(parts), self._trained_content, self._cold_content
+            )
+            wanted, weights = wanted_of_content(vectors, counts, self.known_of_content)
+            kernels = content_kernels(content, presence, wanted, weights)
+            self._content_projection.start_from(kernels)
+            trained = slice(len(vectors))
+            said = self.item_table(MM, len(vectors) + 1).numpy()[1:]
+            said *= np.any(list(presence.values()), axis=0)[trained, np.newaxis]
+            vectors = blended(vectors, said, counts[trained], content_prior)
+        if ID in self.config.views:
             self._item_embedding.start_from(vectors)
 
     def retain_item_vectors(self, rows: np.ndarray, vectors: np.ndarray) -> None:
@@ -257,13 +257,17 @@ class SequentialRecommender(tfrs.Model):
         return named
 
     def view_interests(
-        self, view: str, table: Table, rows: tf.Tensor, positions: tf.Tensor, training=False
+        self, view: str, tables: Mapping[str, Table], rows, positions, training=False
     ) -> Interests:
-        """Runs one tower over histories `rows`, int `[n, L]`, with item vectors from `table`.
+        """Runs one tower over histories `rows`, int `[n, L]`, with item vectors of all views.
 
-        Interests are those at `positions`, int `[n, m]`.
+        Interests are those at `positions`, int `[n, m]`. The multimodal view reads of a history's
+        items what the id view knows, too; `docs/model.md`, section 0.
         """
-        of_items = table.gather(rows) if isinstance(table, ItemTable) else tf.gather(table, rows)
+        of_items = vectors_of(tables[view], rows)
+        if view == MM and self.has_both_views and self.config.multimodal_history != "content":
+            # No gradient: an item's id vector is for the id view's own task to teach.
+            of_items += tf.stop_gradient(tf.cast(vectors_of(tables[ID], rows), of_items.dtype))
         return self._towers[view](of_items, rows > 0, positions=positions, training=training)
 
     def interests(
@@ -282,10 +286,11 @@ class SequentialRecommender(tfrs.Model):
         rows = compact(rows, self.config.max_history)
         last = tf.fill([tf.shape(rows)[0], 1], tf.shape(rows)[1] - 1)
         found: dict[str, Interests] = {}
-        for view in self.config.views:
+        if tables is None:
             # A cold item has no id row, but is no padding: its zero vector holds its place.
-            table = tables[view] if tables else self.item_table(view, self.num_rows)
-            result = self.view_interests(view, table, rows, last)
+            tables = self._tables(self.num_rows)
+        for view in self.config.views:
+            result = self.view_interests(view, tables, rows, last)
             vectors = tf.cast(result.vectors[:, 0], tf.float32) / self.config.score_temperature
             found[view] = result._replace(vectors=vectors)
         return found
@@ -297,10 +302,11 @@ class SequentialRecommender(tfrs.Model):
 
     def item_tables(self) -> dict[str, tf.Tensor]:
         """Returns the item vectors of every view, float32 `[num_rows, D]`."""
-        return {
-            view: tf.cast(self.item_table(view, self.num_rows), tf.float32)
-            for view in self.config.views
-        }
+        tables = self._tables(self.num_rows)
+        return {view: tf.cast(table, tf.float32) for view, table in tables.items()}
+
+    def _tables(self, rows: int, training: bool = False) -> dict[str, tf.Tensor]:
+        return {view: self.item_table(view, rows, training) for view in self.config.views}
 
     def build_index(
         self,
@@ -344,9 +350,9 @@ class SequentialRecommender(tfrs.Model):
         total = 0.0
         found: dict[str, Interests] = {}
         tasks: dict[str, tuple[tf.Tensor, tf.Tensor]] = {}
-        for view in self.config.views:
-            table = self.item_table(view, self.catalogue.num_trained + 1, training)
-            result = self.view_interests(view, table, history, positions, training)
+        tables = self._tables(self.catalogue.num_trained + 1, training)
+        for view, table in tables.items():
+            result = self.view_interests(view, tables, history, positions, training)
             # Not strided slices, here and below: see `MultiScalePatching`.
             at_drawn, _ = tf.split(result.vectors, [tf.shape(drawn)[1], 1], axis=1)
             queries = tf.boolean_mask(at_drawn, has_target) / self.config.score_temperature

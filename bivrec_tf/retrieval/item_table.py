@@ -1,6 +1,6 @@
 """The item vectors of one view, as an index keeps them."""
 
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 import tensorflow as tf
@@ -90,6 +90,15 @@ class StoredVectors(NamedTuple):
         """Returns the vectors from row `start` to before `stop`, float32."""
         values = tf.cast(self.values[start:stop], tf.float32)
         return values if self.scales is None else values * self.scales[start:stop, tf.newaxis]
+
+
+Table: TypeAlias = tf.Tensor | ItemTable
+"""Item vectors `[rows, D]`, as a function computed them or as an index keeps them."""
+
+
+def vectors_of(table: Table, rows: tf.Tensor) -> tf.Tensor:
+    """Returns the vectors of rows `[...]`, float `[..., D]`."""
+    return table.gather(rows) if isinstance(table, ItemTable) else tf.gather(table, rows)
 
 
 def _quantised(vectors: tf.Tensor, dtype: TableDtype) -> StoredVectors:

@@ -70,10 +70,10 @@ def test_comirec_pools_items_by_its_attention():
 @pytest.mark.parametrize("kind", [SASRec, ComiRecSA])
 def test_training_sees_at_a_position_what_serving_sees_after_the_same_history(kind):
     model = make(kind)
-    table = model.item_table("id", model.num_rows)
+    tables = {"id": model.item_table("id", model.num_rows)}
     rows = tf.constant(HISTORIES)
     positions = tf.constant([[2, 3, 4], [0, 2, 4]])
-    everywhere = model.view_interests("id", table, rows, positions).vectors
+    everywhere = model.view_interests("id", tables, rows, positions).vectors
     for row in range(2):
         for place, t in enumerate(positions.numpy()[row]):
             prefix = model(rows[row : row + 1, : t + 1])["id"][0]

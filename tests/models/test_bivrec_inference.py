@@ -121,6 +121,32 @@ def test_one_scale_one_interest_and_no_context_is_plain_attention_pooling():
     np.testing.assert_allclose(found.allocation, np.ones([1, 1, 5]), atol=1e-6)
 
 
+def test_the_multimodal_view_reads_of_a_history_what_the_id_view_knows(make_model, catalogue):
+    model, of_content = make_model(), make_model(multimodal_history="content")
+    of_content.set_weights(model.get_weights())
+    tables = model.item_tables()
+    together = {**tables, "mm": tables["mm"] + tables["id"]}
+    rows = tf.constant([[1, 4, 2]])
+    found, alone = model(rows), of_content(rows)
+    expected = of_content.interests(rows, together)["mm"].vectors
+    np.testing.assert_allclose(found["mm"], expected, atol=1e-5)
+    assert np.abs(found["mm"] - alone["mm"]).max() > 0.01
+    np.testing.assert_array_equal(found["id"], alone["id"])
+    # Of a cold item there is content alone.
+    cold = tf.constant([catalogue.rows(["c1"])])
+    np.testing.assert_allclose(model(cold)["mm"], of_content(cold)["mm"], atol=1e-6)
+
+
+def test_only_the_id_views_own_task_teaches_id_vectors(model):
+    rows, last = tf.constant([[1, 4, 2]]), tf.constant([[2]])
+    embeddings = model._item_embedding.trainable_variables
+    for view, teaches in (("id", True), ("mm", False)):
+        with tf.GradientTape() as tape:
+            tables = {name: model.item_table(name, model.num_rows) for name in VIEWS}
+            total = tf.reduce_sum(model.view_interests(view, tables, rows, last).vectors ** 3)
+        assert [g is not None for g in tape.gradient(total, embeddings)] == [teaches]
+
+
 def test_equal_content_is_one_vector_whatever_the_id_and_cold_items_have_one(model, catalogue):
     tables = {view: table.numpy() for view, table in model.item_tables().items()}
     trained, cold = catalogue.rows(["t02", "c1"])
