@@ -27,6 +27,9 @@ ID, MM = VIEWS
 _VARIABLES = os.path.join("variables", "variables")
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 
+# What models were before a setting existed.
+_BEFORE = {"multimodal_history": "content"}
+
 
 @dataclass(frozen=True)
 class SavedRecommender:
@@ -104,7 +107,7 @@ def read_saved_model(directory: str | os.PathLike) -> SavedRecommender:
         return SavedRecommender(
             directory=directory,
             description=description,
-            config=ModelConfig.model_validate(description["model"]),
+            config=ModelConfig.model_validate({**_BEFORE, **description["model"]}),
             export=ExportConfig.model_validate(description.get("export", {})),
             modalities=description["modalities"],
             num_trained=num_trained,

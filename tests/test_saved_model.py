@@ -35,12 +35,13 @@ def features(names, seed=0):
     ]
 
 
-def make_model(views=("id", "mm")):
+def make_model(views=("id", "mm"), **config):
     tf_keras.utils.set_random_seed(5)
     # The last two items were in the log and never in the item table.
     items = features([*TRAINED[:18], "cold"]) if "mm" in views else ()
     catalogue = ItemCatalogue.build(TRAINED, range(40, 20, -1), items)
-    model = BiVRec(ModelConfig(dimension=8, max_history=6, num_interests=3, views=views), catalogue)
+    settings = {"dimension": 8, "max_history": 6, "num_interests": 3, "views": views, **config}
+    model = BiVRec(ModelConfig(**settings), catalogue)
     model.build_variables()
     for variable in model.trainable_variables:
         variable.assign_add(tf.random.normal(variable.shape) * 0.3)
@@ -161,6 +162,17 @@ def test_a_damaged_or_older_model_is_named(folder, tmp_path):
     (tmp_path / "1" / DESCRIPTION_FILE).write_text(json.dumps(description))
     with pytest.raises(ConfigError, match="exported by another version of BiVRec-TF, or damaged"):
         read_saved_model(tmp_path / "1")
+
+
+def test_a_model_from_before_its_multimodal_view_read_ids_still_scores_as_it_did(tmp_path):
+    model = make_model(multimodal_history="content")
+    export(model, tmp_path / "1")
+    file = tmp_path / "1" / DESCRIPTION_FILE
+    description = json.loads(file.read_text())
+    del description["model"]["multimodal_history"]
+    file.write_text(json.dumps(description))
+    again = restore(read_saved_model(tmp_path / "1"), features([*TRAINED[:18], "cold"]))
+    assert_same_scores(scores(again), scores(model), [*TRAINED, "cold"])
 
 
 def test_the_description_names_encoders(folder):
