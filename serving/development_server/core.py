@@ -21,15 +21,10 @@ from serving.development_server import examples
 from serving.development_server.metrics import OTHER_MODEL, Metrics
 from serving.development_server.model_registry import ModelRegistry
 from serving.development_server.model_service import model_status
+from serving.development_server.op_errors import from_tensorflow, tensorflow_code
 from serving.development_server.predict import predict
 from serving.development_server.servable import Servable
-from serving.development_server.status import (
-    StatusError,
-    from_tensorflow,
-    internal_error,
-    invalid_argument,
-    tensorflow_code,
-)
+from serving.development_server.status import StatusError, internal_error, invalid_argument
 
 SIGNATURE_DEF = "signature_def"
 

@@ -10,7 +10,8 @@ from tensorflow_serving.apis import (
 )
 
 from serving.development_server.model_registry import ModelRegistry
-from serving.development_server.status import StatusError, errors_as_status, invalid_argument
+from serving.development_server.op_errors import errors_as_status
+from serving.development_server.status import StatusError, invalid_argument
 
 _LOGGER = logging.getLogger(__name__)
 

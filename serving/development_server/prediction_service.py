@@ -11,7 +11,7 @@ from tensorflow_serving.apis import (
 )
 
 from serving.development_server.core import Core
-from serving.development_server.status import errors_as_status
+from serving.development_server.op_errors import errors_as_status
 
 _ENTRYPOINT = "GRPC"
 
