@@ -8,8 +8,8 @@ baseline has of its own is in `benchmarks/configs`. `--set training.epochs=3` ch
 are chosen on the validation split; the test split is ranked once, at the end, with seen items
 filtered and without. `benchmarks/report.py` makes tables of the results.
 
-Transfer of the multimodal view: `--export FOLDER` writes the trained model, `--warm-start FOLDER`
-starts another data set's from it, and `--share 0.1` shows training a tenth of the users.
+Transfer: `--export FOLDER` writes the trained model, `--warm-start FOLDER` starts another data
+set's from what it makes of content, and `--share 0.1` shows training a tenth of the users.
 """
 
 import dataclasses

@@ -12,7 +12,8 @@ import numpy as np
 from scipy import stats
 
 from bivrec_tf import metrics
-from bivrec_tf.config import ModelConfig, TrainingConfig
+from bivrec_tf.config import MODEL_BEFORE, ModelConfig, TrainingConfig
+from bivrec_tf.models import MODEL_NAMES
 
 RESAMPLES = 10_000
 _AT_ONCE = 200
@@ -57,7 +58,7 @@ class Runs:
 
     @property
     def warm_start(self) -> str | None:
-        """The exported model that the multimodal view started from, if any."""
+        """The exported model whose word on content training started from, if any."""
         return self.example.get("warm_start")
 
     @property
@@ -121,11 +122,19 @@ def label_of(stem: str, found: Mapping[str, Any]) -> str:
 
 
 def _identity(found: Mapping[str, Any]) -> str:
-    # A setting that a later revision added stands at its default, which is what was there before.
-    model = ModelConfig.model_validate(found["configuration"]["model"]).model_dump(mode="json")
-    training = TrainingConfig.model_validate(found["configuration"]["training"]).model_dump(
-        mode="json", exclude={"seed"}
-    )
+    """What runs of one label have in common, as text.
+
+    A setting that a later revision added stands at what was there before it.
+    """
+    model, training = found["configuration"]["model"], dict(found["configuration"]["training"])
+    if found["model"] in MODEL_NAMES:
+        model = {**ModelConfig().model_dump(mode="json"), **MODEL_BEFORE, **model}
+        if len(model["views"]) == 1:
+            del model["multimodal_history"]
+        defaults = TrainingConfig().model_dump(mode="json")
+        loss = {**defaults["loss"], **training.get("loss", {})}
+        training = {**defaults, **training, "loss": loss}
+    training.pop("seed", None)
     parts = [found["model"], model, training, found["data_fingerprint"], found.get("warm_start")]
     return json.dumps(parts, sort_keys=True)
 

@@ -78,6 +78,10 @@ class ModelConfig(StrictModel):
         return self
 
 
+MODEL_BEFORE = {"multimodal_history": "content"}
+"""What models were before a setting of the architecture existed, where that is not its default."""
+
+
 class LossConfig(StrictModel):
     """Weights of the multi-task objective (`docs/model.md`, section 4)."""
 
@@ -176,12 +180,6 @@ class TrainingConfig(StrictModel):
     )
     seed: int = Field(0, ge=0)
     loss: LossConfig = LossConfig()
-
-    @model_validator(mode="after")
-    def _a_warm_start_is_used(self) -> "TrainingConfig":
-        if self.warm_start is not None and self.item_initialisation == "random":
-            raise ValueError("warm_start: a model that starts at random uses nothing of another")
-        return self
 
 
 class ExportConfig(StrictModel):

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from bivrec_tf.catalogue import ItemCatalogue, ItemFeatures
-from bivrec_tf.config import ExportConfig, ModelConfig
+from bivrec_tf.config import MODEL_BEFORE, ExportConfig, ModelConfig
 from bivrec_tf.content_statistics import ModalityStatistics, from_json
 from bivrec_tf.errors import ConfigError, DataError
 from bivrec_tf.export import CONTENT_STATISTICS_FILE, DESCRIPTION_FILE
@@ -26,9 +26,6 @@ logger = logging.getLogger(__name__)
 ID, MM = VIEWS
 _VARIABLES = os.path.join("variables", "variables")
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
-
-# What models were before a setting existed.
-_BEFORE = {"multimodal_history": "content"}
 
 
 @dataclass(frozen=True)
@@ -107,7 +104,7 @@ def read_saved_model(directory: str | os.PathLike) -> SavedRecommender:
         return SavedRecommender(
             directory=directory,
             description=description,
-            config=ModelConfig.model_validate({**_BEFORE, **description["model"]}),
+            config=ModelConfig.model_validate({**MODEL_BEFORE, **description["model"]}),
             export=ExportConfig.model_validate(description.get("export", {})),
             modalities=description["modalities"],
             num_trained=num_trained,

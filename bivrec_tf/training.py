@@ -329,7 +329,8 @@ def fit(
 
     Raises:
       TrainingError: The loss is not a finite number.
-      ConfigError: `directory` holds checkpoints of another configuration or catalogue.
+      ConfigError: `directory` holds checkpoints of another configuration or catalogue, or a warm
+        start is to be followed by a random one.
     """
     steps = int(training_data.cardinality())
     if steps == tf.data.UNKNOWN_CARDINALITY:
@@ -349,6 +350,11 @@ def fit(
     evaluator = RankingEvaluator(model)
     progress = _Progress(evaluator, validation_data, config.early_stopping_patience, path)
     first_epoch = progress.attach(model, resume)
+    if model.known_of_content is not None and config.item_initialisation == "random":
+        raise ConfigError(
+            "the model was given a warm start, of which a random start would use nothing: set "
+            "item_initialisation to co_occurrence"
+        )
     if config.item_initialisation == "co_occurrence" and model.optimizer.iterations.numpy() == 0:
         histories = ((b[SEQUENCE].numpy(), b[IS_TARGET].numpy()) for b in training_data)
         items, width = model.catalogue.num_trained, model.config.dimension

@@ -110,7 +110,7 @@ def _common_modalities(catalogue: ItemCatalogue, saved, encoders, report) -> set
 def _vectors_there(catalogue: ItemCatalogue, saved, common: list[str]) -> np.ndarray:
     """Where the other model puts this catalogue's items, float32 `[num_items, D there]`.
 
-    Zero where it knows nothing of one; the others have a mean square length of 1.
+    Zero where it knows nothing of one.
     """
     sizes = {name: part["dimension"] for name, part in saved.modalities.items()}
     items = catalogue.num_items
@@ -122,12 +122,16 @@ def _vectors_there(catalogue: ItemCatalogue, saved, common: list[str]) -> np.nda
     projection = ContentProjection(sizes, saved.config.dimension, name="content_projection")
     # In the order in which the model builds it, on which the names of weights depend.
     projection.build(None)
-    projection(content, presence)
+    projection(*({name: part[:1] for name, part in of.items()} for of in (content, presence)))
     for variable in projection.variables:
         name = variable.name.removesuffix(":0")
-        # Older versions have no whitening of modalities, which are left out then.
-        variable.assign(saved.weights.get(name, variable))
+        values = saved.weights.get(name)
+        if values is None or values.shape != tuple(variable.shape):
+            raise ConfigError(
+                f"warm start from {saved.directory}: exported by version "
+                f"{saved.description['bivrec_tf_version']}, whose content projection is not that "
+                f"of this one ({name}). Train that model again."
+            )
+        variable.assign(values)
     known = np.any([presence[name] for name in common], axis=0)[:, np.newaxis]
-    vectors = np.asarray(projection(content, presence), np.float32) * known
-    square = (vectors**2).sum(axis=1, keepdims=True)
-    return vectors / np.sqrt(square[known].mean() if known.any() else 1.0)
+    return np.asarray(projection(content, presence), np.float32) * known

@@ -67,8 +67,8 @@ def main() -> None:
 @click.option(
     "--warm-start",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Start the multimodal view from this model of another catalogue: a version folder, or a "
-    "base path, whose newest version is meant.",
+    help="Start from what this model of another catalogue makes of the items' content: a version "
+    "folder, or a base path, whose newest version is meant.",
 )
 @_reports_user_errors
 def run(config_path: str, output: Path, warm_start: Path | None) -> None:

@@ -211,6 +211,10 @@ def load_config(path: str | Path) -> PipelineConfig:
         config = PipelineConfig.model_validate(values)
     except ValidationError as error:
         raise ConfigError(f"{path}:\n{describe_validation_error('', error)}") from error
+    try:
+        training = with_warm_start(config.training, path.parent)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
     serving = config.serving
     if serving.push_directory is not None:
         place = _resolve(serving.push_directory, path.parent)
@@ -218,7 +222,7 @@ def load_config(path: str | Path) -> PipelineConfig:
     return config.model_copy(
         update={
             "serving": serving,
-            "training": with_warm_start(config.training, path.parent),
+            "training": training,
             "modalities": with_paths(config.modalities, lambda file: _resolve(file, path.parent)),
         }
         | {
@@ -235,9 +239,17 @@ def with_warm_start(training: TrainingConfig, folder: Path) -> TrainingConfig:
       training: Its `warm_start` may also be a model server's base path: the newest version is
         meant, as it is now. The path is part of what a cached training is known by.
       folder: Where relative paths start.
+
+    Raises:
+      ConfigError: Training is to start at random, where a warm start does nothing.
     """
     if training.warm_start is None:
         return training
+    if training.item_initialisation == "random":
+        raise ConfigError(
+            "training.warm_start needs item_initialisation: co_occurrence; a random start would "
+            "use nothing of the other model"
+        )
     place = _resolve(training.warm_start, folder)
     versions = [] if "://" in place else [p for p in Path(place).glob("*") if p.name.isdigit()]
     if versions:

@@ -34,7 +34,8 @@ def wanted_of_content(
 
     They are those of co-occurrence, weighing as many interactions as an item has, up to
     `MOST_COUNTED`; and, weighing `TRANSFER_PRIOR` interactions of every item, what another model
-    knows of its content, turned towards them.
+    knows of its content, turned towards them. Cold items together weigh no more than the trained
+    ones: a shop lists many that nobody has bought.
 
     Args:
       vectors: float `[num_trained, D]`, the trained items' first.
@@ -44,15 +45,21 @@ def wanted_of_content(
     Returns:
       float `[num_items, D]`, and float `[num_items]`: 0 for an item of which nothing is known.
     """
-    weights = np.minimum(counts, MOST_COUNTED).astype(np.float64)
+    own = np.minimum(counts, MOST_COUNTED).astype(np.float64)
     cold = np.zeros([len(counts) - len(vectors), vectors.shape[1]], vectors.dtype)
     wanted = np.concatenate([vectors, cold])
     if known is None:
-        return wanted, weights
-    there = turned_towards(known, wanted, weights)
-    return blended(wanted, there, weights, TRANSFER_PRIOR), weights + TRANSFER_PRIOR * np.any(
-        known, axis=1
-    )
+        return wanted, own
+    there = turned_towards(known, wanted, own)
+    is_known = np.any(known, axis=1)
+    # As long as the others: turned into fewer dimensions they are shorter, and would count less.
+    squares = (there[is_known] ** 2).sum(axis=1)
+    if squares.any():
+        there /= np.sqrt(squares.mean())
+    weights = own + TRANSFER_PRIOR * is_known
+    is_cold = np.arange(len(counts)) >= len(vectors)
+    weights[is_cold] *= min(1.0, weights[~is_cold].sum() / max(weights[is_cold].sum(), 1e-9))
+    return blended(wanted, there, own, TRANSFER_PRIOR), weights
 
 
 def turned_towards(vectors: np.ndarray, others: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -150,13 +150,13 @@ def test_a_data_set_that_cannot_be_had_is_skipped(data_root, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_multimodal_view_moves_to_a_share_of_another_training(data_root, tmp_path):
+def test_what_is_known_of_content_moves_to_a_share_of_another_training(data_root, tmp_path):
     source, out = tmp_path / "source", tmp_path / "walks-bivrec-1.json"
     arguments = ["--data", "walks", "--model", "bivrec", "--json", str(out)]
     done = run(data_root, tmp_path, *arguments, "--export", str(source))
     assert done.returncode == 0, done.stderr
     moved = {}
-    # One step of nothing: what the view ranks is what it brought.
+    # One step of nothing: what the view ranks is what it started from.
     for name, more in (("scratch", []), ("warm", ["--warm-start", str(source)])):
         still = ["--set", "training.learning_rate=1e-12", "--set", "training.epochs=1"]
         done = run(data_root, tmp_path, *arguments, *still, "--share", "0.5", *more)

@@ -179,6 +179,23 @@ def test_a_setting_that_came_later_stands_at_its_default(tmp_path):
     assert "differ in configuration" in report(tmp_path).output
 
 
+def test_a_model_of_two_views_is_not_averaged_with_one_from_before_its_default_changed(tmp_path):
+    for model, mixes in (("sasrec", True), ("bivrec", False)):
+        views = ["id"] if mixes else ["id", "mm"]
+        for seed, changed in ((0, {}), (1, {"multimodal_history": "content_and_id"})):
+            settings = {"model": {"views": views, **changed}, "training": {"seed": seed}}
+            write(tmp_path, model, seed, worst=30, configuration=settings)
+        done = report(tmp_path)
+        assert (done.exit_code == 0) == mixes, done.output
+
+
+def test_settings_of_a_peer_are_its_own(tmp_path):
+    for seed in (0, 1):
+        settings = {"model": {"blocks": 2}, "training": {"history": 100, "seed": seed}}
+        write(tmp_path, "rectools_sasrec", seed, worst=30, configuration=settings)
+    assert report(tmp_path).exit_code == 0
+
+
 def test_pairs_of_other_examples_are_refused(tmp_path):
     write(tmp_path, "bivrec", 0, worst=30)
     write(tmp_path, "sasrec", 0, worst=30)

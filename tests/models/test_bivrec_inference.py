@@ -137,7 +137,7 @@ def test_the_multimodal_view_reads_of_a_history_what_the_id_view_knows(make_mode
     np.testing.assert_allclose(model(cold)["mm"], of_content(cold)["mm"], atol=1e-6)
 
 
-def test_only_the_id_views_own_task_teaches_id_vectors(model):
+def test_histories_of_the_multimodal_view_teach_no_id_vectors(model):
     rows, last = tf.constant([[1, 4, 2]]), tf.constant([[2]])
     embeddings = model._item_embedding.trainable_variables
     for view, teaches in (("id", True), ("mm", False)):

@@ -39,3 +39,17 @@ def test_what_the_user_can_put_right_is_said_and_exits_with_2(arguments, told, b
     assert finished.returncode == 2, finished.stderr
     assert told in finished.stderr
     assert "Traceback" not in finished.stderr
+
+
+def test_a_warm_start_that_nothing_would_use_is_refused_before_anything_is_read(bivrec, tmp_path):
+    config = tmp_path / "shop.yaml"
+    config.write_text(
+        "{name: shop, interactions: {path: none.csv}, items: {path: none.csv}, "
+        "modalities: [{name: text, kind: text, columns: [name]}], "
+        "training: {item_initialisation: random}}"
+    )
+    run = ("run", "--config", str(config), "--output", str(tmp_path / "out"))
+    finished = bivrec(*run, "--warm-start", str(tmp_path))
+    assert finished.returncode == 2, finished.stderr
+    assert "training.warm_start needs item_initialisation: co_occurrence" in finished.stderr
+    assert "Traceback" not in finished.stderr and not (tmp_path / "out").exists()

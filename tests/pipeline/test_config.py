@@ -43,6 +43,10 @@ def test_the_models_history_rules_the_windows(tmp_path):
         ({"training": {"epochs": 0}}, "training.epochs"),
         ({"model": {"scales": [1, 1]}}, "distinct patch lengths"),
         ({"model": {"dimension": 10, "attention_heads": 4}}, "not a multiple"),
+        (
+            {"training": {"warm_start": "big/1", "item_initialisation": "random"}},
+            "needs item_initialisation: co_occurrence",
+        ),
         ({"sequences": {"max_history": 5}}, "set model.max_history instead"),
         ({"sequences": {"protocol": "random"}}, "sequences.protocol"),
         ({"modalities": []}, "modalities` is empty"),
