@@ -100,7 +100,11 @@ def shares_table(labels: Mapping[str, Runs], metric: str = "ndcg_at_20") -> str:
         for view, part in (("", "test"), (", multimodal view", "test_mm_view")):
             found = runs.interval(part, metric)
             if found is not None:
-                cells.setdefault(start + view, {})[runs.training_share] = found.text()
+                row = cells.setdefault(start + view, {})
+                if runs.training_share in row:
+                    # Something else was changed, too: by its label, in a row of its own.
+                    row = cells.setdefault(runs.label + view, {})
+                row[runs.training_share] = found.text()
     shares = sorted({share for row in cells.values() for share in row})
     rows = [[name, *(row.get(share, "") for share in shares)] for name, row in cells.items()]
     return table([_title(metric), *(f"{share:.0%} of the users" for share in shares)], rows)

@@ -223,6 +223,7 @@ def test_shares_and_transfer_stand_in_a_table_of_their_own(tmp_path):
     full = write(tmp_path, "bivrec", 0, 50)
     tenth = write(tmp_path, "bivrec-tenth", 0, 90, training_share=0.1)
     moved = write(tmp_path, "bivrec-moved", 0, 70, training_share=0.1, warm_start="shop")
+    other = write(tmp_path, "bivrec-tenth_plain", 0, 80, training_share=0.1)
     text = report(tmp_path).output
     table = text.split("### Shares of the data and transfer")[1].split("###")[0]
     rows = {
@@ -234,8 +235,9 @@ def test_shares_and_transfer_stand_in_a_table_of_their_own(tmp_path):
     }
     assert rows["NDCG@20"] == ["10% of the users", "100% of the users"]
     value = {name: f"{found['test']['ndcg_at_20']:.4f}" for name, found in
-             (("full", full), ("tenth", tenth), ("moved", moved))}  # fmt: skip
+             (("full", full), ("tenth", tenth), ("moved", moved), ("other", other))}  # fmt: skip
     assert rows["bivrec"] == [value["tenth"], value["full"]]
+    assert rows["bivrec-tenth_plain"] == [value["other"], ""]
     assert rows["bivrec from shop"] == [value["moved"], ""]
     assert "bivrec-tenth" not in text.split("### Accuracy")[1].split("###")[0]
     assert "### Ablations" not in text
