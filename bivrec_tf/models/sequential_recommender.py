@@ -265,11 +265,8 @@ class SequentialRecommender(tfrs.Model):
         items what the id view knows, too; `docs/model.md`, section 0.
         """
         of_items = vectors_of(tables[view], rows)
-        if (
-            view == MM
-            and self.has_both_views
-            and self.config.multimodal_history == "content_and_id"
-        ):
+        reads_ids = self.has_both_views and self.config.multimodal_history == "content_and_id"
+        if view == MM and reads_ids:
             # No gradient: id vectors are not for the histories of the other view to teach.
             of_items += tf.stop_gradient(tf.cast(vectors_of(tables[ID], rows), of_items.dtype))
         return self._towers[view](of_items, rows > 0, positions=positions, training=training)
