@@ -30,7 +30,7 @@ from benchmarks.prepared import encoders_of, prepare, sequence_config
 from bivrec_tf import data, training
 from bivrec_tf.config import ModelConfig, TrainingConfig
 from bivrec_tf.errors import BivrecError
-from bivrec_tf.evaluation import RankingEvaluator, ranking_metrics
+from bivrec_tf.evaluation import CALIBRATION_EXAMPLES, RankingEvaluator, ranking_metrics
 from bivrec_tf.export import export
 from bivrec_tf.models import MODEL_NAMES, create_model, uses_content
 from bivrec_tf.saved_model import read_saved_model
@@ -234,6 +234,7 @@ def main(
         prepared.training_windows(), config.max_history, options.batch_size, seed
     )
     validation = prepared.batches("validation", 256, options.max_evaluation_examples)
+    calibration = prepared.batches("validation", 256, CALIBRATION_EXAMPLES)
 
     curve: list[tuple[float, float, float]] = []
 
@@ -258,7 +259,15 @@ def main(
     if model_name == "popularity":
         model.build_variables()
     else:
-        training.fit(model, batches, validation, options, callbacks=[Curve()], verbose=0)
+        training.fit(
+            model,
+            batches,
+            validation,
+            options,
+            callbacks=[Curve()],
+            verbose=0,
+            calibration_data=calibration,
+        )
     elapsed = time.perf_counter() - began
     spent = curve[-1][0] if curve else 0.0
     result = {

@@ -153,7 +153,7 @@ class TrainingConfig(StrictModel):
     )
     evaluation_batch_size: int = Field(256, ge=1, description="Histories ranked at once.")
     max_evaluation_examples: int | None = Field(
-        None, ge=1, description="Validation examples used after an epoch; none: all."
+        None, ge=1, description="Validation examples ranked after an epoch; none: all."
     )
     cold_item_budget: float = Field(
         0.01,

@@ -304,6 +304,7 @@ def fit(
     resume: bool = True,
     callbacks: Sequence[tf_keras.callbacks.Callback] = (),
     verbose: int | None = None,
+    calibration_data: tf.data.Dataset | None = None,
 ) -> TrainingResult:
     """Trains a model until validation NDCG@10 no longer rises, and calibrates it.
 
@@ -323,6 +324,8 @@ def fit(
       resume: Whether to go on from checkpoints in `directory`.
       callbacks: Further Keras callbacks.
       verbose: As in Keras; without it a progress bar on a terminal and a line an epoch elsewhere.
+      calibration_data: Validation examples for the calibration, where `validation_data` is a
+        smaller sample of them, that an epoch can afford; `validation_data` without it.
 
     Returns:
       What happened, epoch by epoch, and the validation metrics of the finished model.
@@ -375,6 +378,7 @@ def fit(
             verbose=verbose,
         )
     progress.restore_best()
-    evaluator.calibrate(validation_data, config.cold_item_budget)
+    of_calibration = validation_data if calibration_data is None else calibration_data
+    evaluator.calibrate(of_calibration, config.cold_item_budget)
     metrics = evaluator.evaluate(validation_data, coverage=True)
     return TrainingResult(progress.history, progress.best_epoch, metrics)

@@ -18,6 +18,7 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 from bivrec_tf import data, features, training
 from bivrec_tf.catalogue import ItemCatalogue
 from bivrec_tf.config import ExportConfig, ModelConfig, TrainingConfig
+from bivrec_tf.evaluation import CALIBRATION_EXAMPLES
 from bivrec_tf.export import export
 from bivrec_tf.models import BiVRec
 from bivrec_tf.saved_model import read_saved_model
@@ -163,11 +164,11 @@ def run_fn(fn_args: FnArgs) -> None:
     batches = data.training_batches(
         windows, model_config.max_history, training_config.batch_size, training_config.seed
     )
-    validation_batches = data.evaluation_batches(
-        validation,
-        data.ItemLookup(catalogue),
-        training_config.evaluation_batch_size,
-        training_config.max_evaluation_examples,
+    validation_batches, calibration_batches = (
+        data.evaluation_batches(
+            validation, data.ItemLookup(catalogue), training_config.evaluation_batch_size, most
+        )
+        for most in (training_config.max_evaluation_examples, CALIBRATION_EXAMPLES)
     )
     checkpoints = checkpoint_directory(custom, fn_args.transform_output)
     result = training.fit(
@@ -178,6 +179,7 @@ def run_fn(fn_args: FnArgs) -> None:
         directory=checkpoints,
         log_directory=os.path.join(custom[TENSORBOARD], os.path.basename(fn_args.model_run_dir)),
         verbose=0,
+        calibration_data=calibration_batches,
     )
     model = training.in_float32(model)
     options = ExportConfig.model_validate(custom[EXPORT])

@@ -21,7 +21,7 @@ from bivrec_tf import data
 from bivrec_tf.catalogue import ItemCatalogue, ItemFeatures
 from bivrec_tf.config import ModelConfig, TrainingConfig
 from bivrec_tf.errors import ConfigError, DataError
-from bivrec_tf.evaluation import popularity_ranks
+from bivrec_tf.evaluation import RankingEvaluator, popularity_ranks
 from bivrec_tf.metrics import NDCG
 from bivrec_tf.models import BiVRec
 from bivrec_tf.training import TrainingError, fit, make_optimizer
@@ -293,6 +293,34 @@ def test_content_that_is_no_number_is_told_before_training():
     sound = [ItemFeatures(name, {"text": np.ones(3)}) for name in NAMES[2:]]
     with pytest.raises(DataError, match="'item 1': modality 'text' has values that are not finite"):
         make([*broken, *sound], views=("mm",))
+
+
+@pytest.mark.parametrize("view", [0, 1])
+def test_views_are_weighed_on_the_examples_that_are_given_for_it(view):
+    content = np.random.default_rng(0).normal(size=(ITEMS, 8))
+    features = [ItemFeatures(n, {"text": of}) for n, of in zip(NAMES, content, strict=True)]
+    once = CONFIG.model_copy(update={"epochs": 1})
+
+    def trained(calibration=None):
+        model, training, validation = make(features, views=("id", "mm"))
+        fit(model, training, validation, once, verbose=0, calibration_data=calibration)
+        return model, validation
+
+    model, validation = trained()
+    every_item = validation.map(
+        lambda batch: {
+            **batch,
+            "target": tf.repeat(tf.range(1, ITEMS + 1)[tf.newaxis], len(batch["target"]), axis=0),
+        }
+    )
+    # What one view alone takes for the best item is, of those examples, what people want.
+    ranks = RankingEvaluator(model).ranks(every_item, float(view))
+    (batch,), (ranks,) = validation, ranks
+    favourites = tf.argmin(ranks, axis=1, output_type=tf.int32)[:, tf.newaxis] + 1
+    calibration = tf.data.Dataset.from_tensors({**batch, "target": favourites})
+    weighed, _ = trained(calibration)
+    assert abs(float(weighed.id_weight) - view) < 0.3
+    assert abs(float(model.id_weight) - float(weighed.id_weight)) > 0.1
 
 
 def test_weight_decay_leaves_norms_biases_and_interests_alone():
