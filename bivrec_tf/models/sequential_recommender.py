@@ -9,15 +9,15 @@ import tensorflow_recommenders as tfrs
 import tf_keras
 
 from bivrec_tf.catalogue import ItemCatalogue
-from bivrec_tf.co_occurrence import content_kernels
 from bivrec_tf.config import LossConfig, ModelConfig
 from bivrec_tf.errors import ConfigError
 from bivrec_tf.features import VIEWS
-from bivrec_tf.layers import ContentProjection, ItemEmbedding
+from bivrec_tf.layers import ItemEmbedding
 from bivrec_tf.losses import AllocationBalance
 from bivrec_tf.models.diagnostics import in_use, mean_cosine
-from bivrec_tf.models.first_vectors import blended, wanted_of_content
+from bivrec_tf.models.first_vectors import blended
 from bivrec_tf.models.histories import compact, draw_positions, wanted_positions
+from bivrec_tf.models.multimodal_items import MultimodalItems
 from bivrec_tf.models.replicas import share_of_replica
 from bivrec_tf.models.task_loss import TaskLoss
 from bivrec_tf.models.view_tower import Interests
@@ -79,8 +79,9 @@ class SequentialRecommender(tfrs.Model):
                 catalogue.num_trained, config.dimension, name="item_embedding"
             )
         if MM in config.views:
-            self._build_content()
-        self._retained: tuple[tf.Tensor, tf.Tensor] | None = None
+            self.multimodal_items = MultimodalItems(catalogue, config)
+            # Keras stores the weights of layers that are its model's own attributes.
+            self._content_projection = self.multimodal_items.projection
         # Whether the weights are another model's: training does not start them anew.
         self.weights_are_given = False
         # float `[num_items, any]`: where another model puts items, see `transfer.warm_start`.
@@ -127,40 +128,10 @@ class SequentialRecommender(tfrs.Model):
         """Whether the cross-view losses apply."""
         return len(self.config.views) == 2
 
-    def _build_content(self) -> None:
-        catalogue, config = self.catalogue, self.config
-        self._content_projection = ContentProjection(
-            catalogue.modalities,
-            config.dimension,
-            config.modality_dropout,
-            name="content_projection",
-        )
-        # Statistics come from the training split alone.
-        trained = slice(1, catalogue.num_trained + 1)
-        self._content_projection.adapt(
-            {name: values[trained] for name, values in catalogue.content.items()},
-            {name: values[trained] for name, values in catalogue.presence.items()},
-        )
-        self.prepare_content()
-
     def prepare_content(self) -> None:
-        """Whitens the content of all items by the projection's present statistics.
-
-        Once, and not in every step: whoever gives the projection other statistics calls this.
-        """
-        if MM not in self.config.views:
-            return
-        catalogue = self.catalogue
-        content = self._content_projection.whiten(catalogue.content)
-        # Trained items are all that a step reads, and no step should copy them out of the others.
-        first_cold = catalogue.num_trained + 1
-        self._trained_content, self._cold_content = (
-            (
-                {name: values[rows] for name, values in content.items()},
-                {name: tf.constant(values[rows]) for name, values in catalogue.presence.items()},
-            )
-            for rows in (slice(1, first_cold), slice(first_cold, None))
-        )
+        """Reads all items' content anew; whoever changes its statistics calls this."""
+        if MM in self.config.views:
+            self.multimodal_items.prepare()
 
     def item_table(self, view: str, rows: int, training: bool = False) -> tf.Tensor:
         """Returns the vectors of a view's first rows, padding (zero) first: `[rows, D]`.
@@ -174,21 +145,7 @@ class SequentialRecommender(tfrs.Model):
         if view == ID:
             table = self._item_embedding.table()
             return tf.pad(table, [[0, rows - tf.shape(table)[0]], [0, 0]])
-        cold = [self._cold_content] if rows > self.catalogue.num_trained + 1 else []
-        parts = [
-            self._content_projection(*content, whitened=True, training=training)
-            for content in (self._trained_content, *cold)
-        ]
-        table = tf.pad(tf.concat(parts, axis=0), [[1, 0], [0, 0]])
-        if self._retained is None:
-            return table
-        own_rows, vectors = self._retained
-        inside = own_rows < rows
-        return tf.tensor_scatter_nd_update(
-            table,
-            tf.boolean_mask(own_rows, inside)[:, tf.newaxis],
-            tf.cast(tf.boolean_mask(vectors, inside), table.dtype),
-        )
+        return self.multimodal_items.table(rows, training)
 
     def start_from(self, vectors: np.ndarray, content_prior: float = 0.0) -> None:
         """Gives trained items first vectors, before training.
@@ -203,18 +160,10 @@ class SequentialRecommender(tfrs.Model):
         if self.weights_are_given:
             return
         self.build_variables()
-        counts = self.catalogue.counts[1:]
         if MM in self.config.views:
-            content, presence = tf.nest.map_structure(
-                lambda *parts: np.concatenate(parts), self._trained_content, self._cold_content
-            )
-            wanted, weights = wanted_of_content(vectors, counts, self.known_of_content)
-            kernels = content_kernels(content, presence, wanted, weights)
-            self._content_projection.start_from(kernels)
-            trained = slice(len(vectors))
-            said = self.item_table(MM, len(vectors) + 1).numpy()[1:]
-            said *= np.any(list(presence.values()), axis=0)[trained, np.newaxis]
-            vectors = blended(vectors, said, counts[trained], content_prior)
+            said = self.multimodal_items.start_from(vectors, self.known_of_content)
+            counts = self.catalogue.counts[1 : len(vectors) + 1]
+            vectors = blended(vectors, said, counts, content_prior)
         if ID in self.config.views:
             self._item_embedding.start_from(vectors)
 
@@ -225,9 +174,7 @@ class SequentialRecommender(tfrs.Model):
           rows: int `[n]`.
           vectors: float `[n, D]`.
         """
-        self._retained = (
-            (tf.constant(rows, tf.int32), tf.constant(vectors, tf.float32)) if len(rows) else None
-        )
+        self.multimodal_items.retain(rows, vectors)
 
     def build_variables(self) -> None:
         """Creates every variable, so that weights can be restored into them."""
