@@ -7,7 +7,6 @@ import tf_keras
 
 from bivrec_tf.layers.cluster_attention import ClusterAttention
 from bivrec_tf.layers.context_block import ContextBlock
-from bivrec_tf.layers.dropout import Dropout
 from bivrec_tf.layers.gaussian_attention import GaussianAttention
 from bivrec_tf.layers.layer_normalization import LayerNormalization
 from bivrec_tf.layers.residual import residual_dense
@@ -28,7 +27,6 @@ class InterestDecomposition(tf_keras.layers.Layer):
       top_n: Interests that a token is assigned to.
       temperature: tau of the allocation.
       dropout: Rate inside the blocks, in training.
-      interest_dropout: Rate on what the interests add to the present's context, in training.
       gaussian: Whether attention is Gaussian; else plain.
       cluster: Whether interests are renewed by cluster attention. Without it the allocation is
         each token's share of the interests' densities.
@@ -57,7 +55,6 @@ class InterestDecomposition(tf_keras.layers.Layer):
         top_n: int = 1,
         temperature: float = 1.0,
         dropout: float = 0.0,
-        interest_dropout: float = 0.0,
         gaussian: bool = True,
         cluster: bool = True,
         **kwargs: Any,
@@ -70,7 +67,6 @@ class InterestDecomposition(tf_keras.layers.Layer):
         self.top_n = top_n
         self.temperature = temperature
         self.dropout = dropout
-        self.interest_dropout = interest_dropout
         self.gaussian = gaussian
         self.cluster = cluster
         self._blocks = [
@@ -82,7 +78,6 @@ class InterestDecomposition(tf_keras.layers.Layer):
         self._cluster = ClusterAttention(top_n, temperature, name="cluster_attention")
         self._pool_norm = LayerNormalization(name="pool_norm")
         self._norm = LayerNormalization(name="norm")
-        self._dropout = Dropout(interest_dropout)
 
     def build(self, input_shape):
         dimension = int(input_shape[-1])
@@ -106,8 +101,8 @@ class InterestDecomposition(tf_keras.layers.Layer):
             allocation = tf.nn.softmax(pool.log_density, axis=1)
             allocation *= tf.cast(mask, tf.float32)[:, tf.newaxis]
             state = pool.pooled
-        added = self._dropout(self._output(self._pool_norm(state)), training=training)
-        interests = tf.expand_dims(tf.gather(context, positions, batch_dims=1), 2) + added
+        present = tf.expand_dims(tf.gather(context, positions, batch_dims=1), 2)
+        interests = present + self._output(self._pool_norm(state))
         return self._norm(interests + tf.cast(self._offset, interests.dtype)), allocation
 
     def get_config(self):
@@ -120,7 +115,6 @@ class InterestDecomposition(tf_keras.layers.Layer):
             "top_n": self.top_n,
             "temperature": self.temperature,
             "dropout": self.dropout,
-            "interest_dropout": self.interest_dropout,
             "gaussian": self.gaussian,
             "cluster": self.cluster,
         }

@@ -123,22 +123,6 @@ def test_interest_decomposition(naive, randomise, cluster, batch, length, seed, 
     close(allocation, expected_allocation)
 
 
-def test_interest_dropout_takes_from_the_pool_and_never_from_the_present(randomise):
-    tokens, mask = histories(np.random.default_rng(0), 600, 3)
-    mask[:] = True
-    layer = InterestDecomposition(1, context_blocks=0, interest_dropout=0.75)
-    layer(tokens, tf.constant(mask), everywhere(mask))
-    randomise(layer)
-    tf.random.set_seed(0)
-    found, _ = layer(tokens, tf.constant(mask), everywhere(mask), training=True)
-    present = layer._norm(layer._context_norm(tokens) + layer._offset[0])
-    alone = np.abs(found[:, :, 0] - present).max(axis=-1) < 1e-6
-    # All of its eight values are dropped by chance.
-    assert abs(np.mean(alone) - 0.75**DIMENSION) < 0.03
-    served, _ = layer(tokens, tf.constant(mask), everywhere(mask))
-    assert np.abs(served[:, :, 0] - present).max(axis=-1).min() > 1e-4
-
-
 def test_positions_pick_from_the_interests_at_every_position(randomise):
     rng = np.random.default_rng(0)
     tokens, mask = histories(rng, 3, 5)
