@@ -188,6 +188,9 @@ class RankingEvaluator:
           cold_item_budget: Share of the warm targets' Recall@20 and NDCG@20 that may be lost.
         """
         model = self._model
+        if "mm" not in model.config.views:
+            # The id view alone has no weight, and knows nothing of cold items.
+            return
         inferred, examples = [], 0
         self._renew(None)
         for batch in batches:
@@ -213,8 +216,6 @@ class RankingEvaluator:
         if model.has_both_views:
             weights = [step / 10 for step in range(11)]
             model.id_weight.assign(max(weights, key=lambda weight: measure([NDCG(10)], weight)[0]))
-        if "mm" not in model.config.views:
-            return
         id_weight = float(model.id_weight.numpy())
         is_cold = self._cold_items()
         warm = (tf.range(model.num_rows) > 0) & ~is_cold

@@ -209,5 +209,5 @@ def restore(saved: SavedRecommender, items: Iterable[ItemFeatures]) -> BiVRec:
     row_of = {item_id: row for row, item_id in enumerate(saved.item_ids)}
     rows = np.flatnonzero(catalogue.retired)
     old_rows = [row_of[catalogue.item_ids[row]] for row in rows]
-    model.retain_item_vectors(rows, saved.tables[MM][old_rows])
+    model.multimodal_items.retain(rows, saved.tables[MM][old_rows])
     return model

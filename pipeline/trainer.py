@@ -164,9 +164,10 @@ def run_fn(fn_args: FnArgs) -> None:
     batches = data.training_batches(
         windows, model_config.max_history, training_config.batch_size, training_config.seed
     )
+    item_lookup = data.ItemLookup(catalogue)
     validation_batches, calibration_batches = (
         data.evaluation_batches(
-            validation, data.ItemLookup(catalogue), training_config.evaluation_batch_size, most
+            validation, item_lookup, training_config.evaluation_batch_size, most
         )
         for most in (training_config.max_evaluation_examples, CALIBRATION_EXAMPLES)
     )

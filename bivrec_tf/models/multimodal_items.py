@@ -81,7 +81,12 @@ class MultimodalItems:
         )
 
     def retain(self, rows: np.ndarray, vectors: np.ndarray) -> None:
-        """Gives items whose content is gone the vectors that they had: int `[n]`, `[n, D]`."""
+        """Gives items whose content is gone the vectors that they had.
+
+        Args:
+          rows: int `[n]`.
+          vectors: float `[n, D]`.
+        """
         self._retained = (
             (tf.constant(rows, tf.int32), tf.constant(vectors, tf.float32)) if len(rows) else None
         )

@@ -167,15 +167,6 @@ class SequentialRecommender(tfrs.Model):
         if ID in self.config.views:
             self._item_embedding.start_from(vectors)
 
-    def retain_item_vectors(self, rows: np.ndarray, vectors: np.ndarray) -> None:
-        """Gives items whose content is gone the multimodal vectors that they had.
-
-        Args:
-          rows: int `[n]`.
-          vectors: float `[n, D]`.
-        """
-        self.multimodal_items.retain(rows, vectors)
-
     def build_variables(self) -> None:
         """Creates every variable, so that weights can be restored into them."""
         # As a replica: only there do metrics that are kept for each device take values.
