@@ -48,6 +48,13 @@ class ModelConfig(StrictModel):
     modality_dropout: Probability = Field(
         0.0, description="Chance that a present modality counts as missing in a training step."
     )
+    content_hidden_units: int = Field(
+        0,
+        ge=0,
+        description="Hidden units between an item's content and its vector, beside the linear map; "
+        "0: the linear map alone.",
+    )
+    content_dropout: Probability = Field(0.0, description="Dropout on these hidden units.")
 
     @field_validator("scales")
     @classmethod

@@ -119,7 +119,12 @@ def _vectors_there(catalogue: ItemCatalogue, saved, common: list[str]) -> np.nda
     for name in common:
         content[name] = np.asarray(catalogue.content[name], np.float32)[1:]
         presence[name] = np.asarray(catalogue.presence[name], bool)[1:]
-    projection = ContentProjection(sizes, saved.config.dimension, name="content_projection")
+    projection = ContentProjection(
+        sizes,
+        saved.config.dimension,
+        hidden_units=saved.config.content_hidden_units,
+        name="content_projection",
+    )
     # In the order in which the model builds it, on which the names of weights depend.
     projection.build(None)
     projection(*({name: part[:1] for name, part in of.items()} for of in (content, presence)))

@@ -8,7 +8,9 @@ import tensorflow as tf
 import tf_keras
 
 from bivrec_tf.layers.dense import Dense
+from bivrec_tf.layers.dropout import Dropout
 from bivrec_tf.layers.layer_normalization import LayerNormalization
+from bivrec_tf.layers.residual import residual_dense
 
 # Features of more values than this keep their strongest directions.
 _MOST_COMPONENTS = 256
@@ -22,10 +24,11 @@ _ROWS_AT_ONCE = 8192
 class ContentProjection(tf_keras.layers.Layer):
     """Frozen content features of an item, of any modalities, to one trained vector.
 
-    `e(v) = LayerNorm(W_o concat_m( present ? LayerNorm(W_m s(f_m(v))) : u_m ))`, where `s` whitens
-    features with statistics of the catalogue and `u_m` is a learned "missing" vector. Nothing
-    here depends on an item's id: two items with the same content have the same vector, and items
-    that training never saw have one too.
+    `e(v) = LayerNorm(W_o concat_m( present ? LayerNorm(W_m s(f_m(v))) : u_m ) + h(v))`, where `s`
+    whitens features with statistics of the catalogue, `u_m` is a learned "missing" vector, and
+    `h(v) = W_2 GELU(W_1 concat_m( present ? s(f_m(v)) : 0 ))` is what modalities say together and
+    no linear map does. Nothing here depends on an item's id: two items with the same content have
+    the same vector, and items that training never saw have one too.
 
     Whitening (`s(f) = (f - mean) V (S + floor)^-1/2`, of the covariance `V S V'`; at most 256
     directions) lets the projection learn from every direction of the features alike: those of
@@ -35,6 +38,8 @@ class ContentProjection(tf_keras.layers.Layer):
       modalities: Feature dimension of every modality, by name.
       dimension: Width of the item vectors.
       modality_dropout: Chance, in training, that a present modality of an item counts as missing.
+      hidden_units: Width of the hidden layer of `h`; 0 leaves `h` out.
+      hidden_dropout: Rate on the hidden layer, in training.
       **kwargs: Passed to the base class.
 
     Inputs: `features`, a float `[n, modalities[m]]` for every modality `m`; `presence`, a bool
@@ -54,6 +59,8 @@ class ContentProjection(tf_keras.layers.Layer):
         modalities: Mapping[str, int],
         dimension: int,
         modality_dropout: float = 0.0,
+        hidden_units: int = 0,
+        hidden_dropout: float = 0.0,
         **kwargs: Any,
     ) -> None:
         # Raw features are of any size and are whitened in float32: Keras must not cast them.
@@ -62,6 +69,8 @@ class ContentProjection(tf_keras.layers.Layer):
         self.modalities = dict(sorted(modalities.items()))
         self.dimension = dimension
         self.modality_dropout = modality_dropout
+        self.hidden_units = hidden_units
+        self.hidden_dropout = hidden_dropout
         self._means: dict[str, tf.Variable] = {}
         self._whitenings: dict[str, tf.Variable] = {}
         self._missing: dict[str, tf.Variable] = {}
@@ -70,6 +79,10 @@ class ContentProjection(tf_keras.layers.Layer):
         }
         self._norms = {name: LayerNormalization(name=f"norm_{name}") for name in self.modalities}
         self._output = Dense(dimension, use_bias=False, name="output")
+        if hidden_units:
+            self._expand = Dense(hidden_units, activation="gelu", name="expand")
+            self._dropout = Dropout(hidden_dropout)
+            self._contract = residual_dense(dimension, use_bias=False, name="contract")
         # Vectors of length about 1, as in the id table: the two views start on one scale.
         self._output_norm = LayerNormalization(dimension**-0.5, name="output_norm")
 
@@ -134,16 +147,21 @@ class ContentProjection(tf_keras.layers.Layer):
     def call(self, features, presence, whitened=False, training=None):
         if not whitened:
             features = self.whiten(features)
-        parts = []
+        parts, known = [], []
         for name in self.modalities:
-            projected = self._layer(name)(tf.cast(features[name], self.compute_dtype))
-            projected = self._norms[name](projected)
-            present = tf.cast(presence[name], tf.bool)
+            whitened_features = tf.cast(features[name], self.compute_dtype)
+            projected = self._norms[name](self._layer(name)(whitened_features))
+            present = tf.cast(presence[name], tf.bool)[:, tf.newaxis]
             if training and self.modality_dropout:
                 present &= tf.random.uniform(tf.shape(present)) >= self.modality_dropout
             missing = tf.cast(self._missing[name], projected.dtype)
-            parts.append(tf.where(present[:, tf.newaxis], projected, missing))
-        return self._output_norm(self._output(tf.concat(parts, axis=-1)))
+            parts.append(tf.where(present, projected, missing))
+            known.append(tf.where(present, whitened_features, 0))
+        vectors = self._output(tf.concat(parts, axis=-1))
+        if self.hidden_units:
+            hidden = self._dropout(self._expand(tf.concat(known, axis=-1)), training=training)
+            vectors += self._contract(hidden)
+        return self._output_norm(vectors)
 
     def _layer(self, name: str) -> Dense:
         """The dense layer of a modality, built."""
@@ -155,6 +173,8 @@ class ContentProjection(tf_keras.layers.Layer):
             "modalities": self.modalities,
             "dimension": self.dimension,
             "modality_dropout": self.modality_dropout,
+            "hidden_units": self.hidden_units,
+            "hidden_dropout": self.hidden_dropout,
         }
 
 

@@ -29,6 +29,8 @@ class MultimodalItems:
             catalogue.modalities,
             config.dimension,
             config.modality_dropout,
+            config.content_hidden_units,
+            config.content_dropout,
             name="content_projection",
         )
         # Statistics come from the training split alone.

@@ -136,14 +136,20 @@ def content_projection(layer, features, presence):
     count = len(next(iter(presence.values())))
     out = np.zeros([count, layer.dimension])
     for row in range(count):
-        parts = []
+        parts, known = [], []
         for name in layer.modalities:
             if not presence[name][row]:
                 parts.append(weight(layer._missing[name]))
+                known.append(np.zeros(layer._whitenings[name].shape[1]))
                 continue
             raw = features[name][row].astype(float)
             whitened = (raw - weight(layer._means[name])) @ weight(layer._whitenings[name])
             projected = dense(layer._projections[name], whitened)
             parts.append(layer_norm(layer._norms[name], projected))
-        out[row] = layer_norm(layer._output_norm, dense(layer._output, np.concatenate(parts)))
+            known.append(whitened)
+        vector = dense(layer._output, np.concatenate(parts))
+        if layer.hidden_units:
+            hidden = gelu(dense(layer._expand, np.concatenate(known)))
+            vector = vector + dense(layer._contract, hidden)
+        out[row] = layer_norm(layer._output_norm, vector)
     return out

@@ -22,11 +22,12 @@ def content(rng, count, sizes):
     sizes=st.dictionaries(
         st.sampled_from(["text", "image", "audio"]), st.integers(1, 5), min_size=1
     ),
+    hidden_units=st.integers(0, 3),
     seed=st.integers(0, 10_000),
 )
-def test_content_projection_equals_its_equation(naive, randomise, count, sizes, seed):
+def test_content_projection_equals_its_equation(naive, randomise, count, sizes, hidden_units, seed):
     features, presence = content(np.random.default_rng(seed), count, sizes)
-    layer = ContentProjection(sizes, 8)
+    layer = ContentProjection(sizes, 8, hidden_units=hidden_units)
     layer(features, presence)
     randomise(layer, seed)
     # With one feature alone the norm divides by next to nothing: leave rounding some room there.
@@ -40,7 +41,7 @@ def test_content_projection_equals_its_equation(naive, randomise, count, sizes, 
 
 def test_a_missing_modality_is_its_learned_vector_whatever_the_features_hold(randomise):
     features = {"text": np.random.default_rng(0).normal(size=[3, 4]).astype(np.float32)}
-    layer = ContentProjection({"text": 4}, 8)
+    layer = ContentProjection({"text": 4}, 8, hidden_units=5)
     layer(features, {"text": np.ones(3, bool)})
     randomise(layer)
     vectors = layer(features, {"text": np.array([True, False, False])})
@@ -118,7 +119,7 @@ def test_the_strongest_directions_of_long_features_are_kept():
 
 def test_modality_dropout_hides_present_modalities_in_training_alone():
     features, presence = {"text": tf.ones([2000, 2])}, {"text": tf.ones([2000], tf.bool)}
-    layer = ContentProjection({"text": 2}, 4, modality_dropout=0.3)
+    layer = ContentProjection({"text": 2}, 4, modality_dropout=0.3, hidden_units=5)
     full = layer(features, presence)
     np.testing.assert_allclose(full[0], full[-1], atol=1e-6)
     tf.random.set_seed(0)
@@ -168,7 +169,7 @@ def test_item_embedding_looks_up_its_table_and_padding_never_moves():
 
 @pytest.mark.parametrize(
     "layer",
-    [ItemEmbedding(5, 4), ContentProjection({"b": 2, "a": 3}, 4, modality_dropout=0.5)],
+    [ItemEmbedding(5, 4), ContentProjection({"b": 2, "a": 3}, 4, 0.5, 6, 0.25)],
     ids=["item_embedding", "content_projection"],
 )
 def test_they_come_back_from_their_configuration(layer, randomise):
