@@ -74,9 +74,12 @@ def cosines(vectors):
     return unit @ unit.T
 
 
-def test_known_is_where_the_other_model_puts_items(big, saved):
+@pytest.mark.parametrize("hidden_units", [0, 5])
+def test_known_is_where_the_other_model_puts_items(hidden_units, tmp_path):
+    big = make_model(BIG, [("text", 6), ("image", 4)], 1, content_hidden_units=hidden_units)
+    export(big, tmp_path / "1", encoders=BOTH)
     small = make_model(SMALL, [("text", 6), ("image", 4)], seed=2)
-    report = warm_start(small, saved, BOTH)
+    report = warm_start(small, read_saved_model(tmp_path / "1"), BOTH)
     assert report.items == len(small.known_of_content) == 12
     there = vectors_there(big, small.catalogue.item_ids[1:])
     # Whitened again for every catalogue: equal but for rounding.
