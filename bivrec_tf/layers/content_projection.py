@@ -156,7 +156,8 @@ class ContentProjection(tf_keras.layers.Layer):
                 present &= tf.random.uniform(tf.shape(present)) >= self.modality_dropout
             missing = tf.cast(self._missing[name], projected.dtype)
             parts.append(tf.where(present, projected, missing))
-            known.append(tf.where(present, whitened_features, 0))
+            if self.hidden_units:
+                known.append(tf.where(present, whitened_features, 0))
         vectors = self._output(tf.concat(parts, axis=-1))
         if self.hidden_units:
             hidden = self._dropout(self._expand(tf.concat(known, axis=-1)), training=training)
