@@ -9,7 +9,8 @@ step reaches 100 %. In bfloat16 the machine may be faster than its float32 rate.
 
 Sizes are those of the goal: 7,050 items with 1,664 content values, histories of 20, width 64,
 4 interests, scales 1, 2 and 4, one context block a view, the softmax over the whole catalogue, and
-both views trained, one target a sequence.
+both views trained, one target a sequence. Interests are asked for at two positions, the target's
+and the window's last.
 """
 
 import json
@@ -33,6 +34,7 @@ from bivrec_tf.precision import BFloat16Products, set_policy
 from bivrec_tf.training import make_optimizer
 
 ITEMS, CONTENT, COMPONENTS, HISTORY, WIDTH, INTERESTS = 7_050, 1_664, 256, 20, 64, 4
+POSITIONS = 2
 
 
 def seconds_of(function: Callable, budget: float) -> float:
@@ -59,17 +61,21 @@ def arithmetic(batch: int) -> dict[str, float]:
     """Returns the operations of matrix products that parts need, forward and backward."""
     tokens, square = batch * HISTORY, WIDTH * WIDTH
     pairs, pool = tokens * HISTORY * WIDTH, tokens * INTERESTS * WIDTH
+    asked = batch * POSITIONS
     forward = {
-        "context_block": 12 * tokens * square + 2 * pairs,
-        "gaussian_attention": 2 * tokens * square + 3 * pool,
-        "cluster_attention": 2 * tokens * square + pairs + tokens * HISTORY * INTERESTS + 2 * pool,
+        "context_block": (2 * tokens + 10 * asked) * square + 2 * asked * HISTORY * WIDTH,
+        "gaussian_attention": 2 * tokens * square + (2 + POSITIONS) * pool,
+        "cluster_attention": 2 * tokens * square
+        + pairs
+        + tokens * HISTORY * INTERESTS
+        + (1 + POSITIONS) * pool,
         "catalogue_softmax": batch * INTERESTS * ITEMS * WIDTH,
     }
     # Two operations a multiply-add; backward costs two products for each.
     needed = {name: 6.0 * value for name, value in forward.items()}
     # Content is whitened before training to at most 256 values, and has no gradient itself.
     needed["content_projection"] = 4.0 * ITEMS * COMPONENTS * WIDTH + 6.0 * ITEMS * square
-    output = 6.0 * batch * INTERESTS * square
+    output = 6.0 * asked * INTERESTS * square
     of_views = sum(needed[name] for name in forward) + output
     needed["whole step"] = 2 * of_views + needed["content_projection"]
     return needed
@@ -79,7 +85,7 @@ def parts(batch: int, dtype: str) -> dict[str, Callable]:
     """Returns forward and backward of the layers, each compiled as in the step."""
     tokens = tf.random.normal([batch, HISTORY, WIDTH])
     mask = tf.ones([batch, HISTORY], tf.bool)
-    last = tf.fill([batch, 1], HISTORY - 1)
+    asked = tf.fill([batch, POSITIONS], HISTORY - 1)
     queries = tf.random.normal([batch, INTERESTS, WIDTH])
     items = tf.random.normal([ITEMS, WIDTH])
     targets = tf.random.uniform([batch], maxval=ITEMS, dtype=tf.int32)
@@ -96,7 +102,7 @@ def parts(batch: int, dtype: str) -> dict[str, Callable]:
     whitened = projection.whiten(raw)
     assert whitened["content"].shape == (ITEMS, COMPONENTS)
     softmax = CatalogueSoftmax(ModelConfig().readout, dtype=dtype)
-    pool = tf.nest.map_structure(tf.stop_gradient, gaussian(tokens, mask, last, training=True))
+    pool = tf.nest.map_structure(tf.stop_gradient, gaussian(tokens, mask, asked, training=True))
 
     def backward(inputs, forward):
         def run():
@@ -122,12 +128,12 @@ def parts(batch: int, dtype: str) -> dict[str, Callable]:
         "dropout": backward([tokens], lambda: [own_dropout(tokens, training=True)]),
         "dropout, Keras": backward([tokens], lambda: [keras_dropout(tokens, training=True)]),
         "multi_scale_patching": backward([tokens], lambda: [patching(tokens, mask, training=True)]),
-        "context_block": backward([tokens], lambda: [block(tokens, mask, training=True)]),
+        "context_block": backward([tokens], lambda: [block(tokens, mask, asked, training=True)]),
         "gaussian_attention": backward(
-            [tokens], lambda: [gaussian(tokens, mask, last, training=True).pooled]
+            [tokens], lambda: [gaussian(tokens, mask, asked, training=True).pooled]
         ),
         "cluster_attention": backward(
-            [tokens], lambda: cluster(tokens, mask, last, pool, training=True)
+            [tokens], lambda: cluster(tokens, mask, asked, pool, training=True)
         ),
         "content_projection": backward([], lambda: [projection(whitened, present, whitened=True)]),
         "catalogue_softmax": backward([queries, items], lambda: [softmax(queries, items, targets)]),

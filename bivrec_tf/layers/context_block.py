@@ -1,5 +1,6 @@
 """One pre-norm Transformer block over the tokens of a history."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -8,8 +9,13 @@ import tf_keras
 from bivrec_tf.layers.dense import Dense
 from bivrec_tf.layers.dropout import Dropout
 from bivrec_tf.layers.layer_normalization import LayerNormalization
-from bivrec_tf.layers.masking import masked_softmax
+from bivrec_tf.layers.masking import masked_softmax, visible
 from bivrec_tf.layers.residual import residual_dense
+
+
+def _first_values() -> tf_keras.initializers.Initializer:
+    """Glorot's spread for one kernel of queries, keys and values together: logits start small."""
+    return tf_keras.initializers.VarianceScaling(0.5, "fan_in", "uniform")
 
 
 class ContextBlock(tf_keras.layers.Layer):
@@ -17,7 +23,8 @@ class ContextBlock(tf_keras.layers.Layer):
 
     The block is causal: a token sees itself and earlier tokens only, and every head has a learned
     bias for every distance between positions. The bias depends on distances alone, so a history
-    means the same wherever it stands in a window.
+    means the same wherever it stands in a window. Keys and values are of every token; all else is
+    computed at the positions asked for alone.
 
     Args:
       num_heads: Attention heads; must divide the width of the tokens.
@@ -25,8 +32,9 @@ class ContextBlock(tf_keras.layers.Layer):
       dropout: Rate on both branches, in training.
       **kwargs: Passed to the base class.
 
-    Inputs: `tokens`, float `[batch, tokens, dimension]`; `mask`, bool `[batch, tokens]`.
-    Output shape: float `[batch, tokens, dimension]`.
+    Inputs: `tokens`, float `[batch, tokens, dimension]`; `mask`, bool `[batch, tokens]`;
+      `positions`, int `[batch, m]`, the tokens whose outputs are wanted; none: every token.
+    Output shape: float `[batch, m, dimension]`, or `[batch, tokens, dimension]`.
     Masking: masked tokens are never attended to; their own outputs mean nothing.
 
     Example:
@@ -54,7 +62,8 @@ class ContextBlock(tf_keras.layers.Layer):
 
     def build(self, input_shape):
         dimension = int(input_shape[-1])
-        self._query_key_value = Dense(3 * dimension, name="query_key_value")
+        self._query = Dense(dimension, kernel_initializer=_first_values(), name="query")
+        self._key_value = Dense(2 * dimension, kernel_initializer=_first_values(), name="key_value")
         self._output = residual_dense(dimension, name="output")
         self._expand = Dense(4 * dimension, activation="gelu", name="expand")
         self._contract = residual_dense(dimension, name="contract")
@@ -63,30 +72,43 @@ class ContextBlock(tf_keras.layers.Layer):
         )
         super().build(input_shape)
 
-    def call(self, tokens, mask, training=None):
-        attended = self._attend(self._attention_norm(tokens), mask, training)
+    def call(self, tokens, mask, positions=None, training=None):
+        count = tf.shape(tokens)[1]
+        normal = asking = self._attention_norm(tokens)
+        bias = self._bias(count)
+        if positions is None:
+            bias, seen = tf.expand_dims(bias, 0), visible(mask, tf.expand_dims(tf.range(count), 0))
+        else:
+            asking, tokens = (tf.gather(of, positions, batch_dims=1) for of in (normal, tokens))
+            bias, seen = tf.gather(bias, positions), visible(mask, positions)
+        attended = self._attend(asking, normal, bias, seen)
         tokens = tokens + self._dropout(attended, training=training)
         expanded = self._expand(self._feed_forward_norm(tokens))
         return tokens + self._dropout(self._contract(expanded), training=training)
 
-    def _attend(self, tokens, mask, training):
-        batch, count, dimension = tf.unstack(tf.shape(tokens))
-        heads = tf.reshape(
-            self._query_key_value(tokens),
-            [batch, count, 3, self.num_heads, dimension // self.num_heads],
-        )
-        query, key, value = tf.unstack(tf.transpose(heads, [2, 0, 3, 1, 4]))
-        scale = tf.math.rsqrt(tf.cast(dimension // self.num_heads, tokens.dtype))
+    def _attend(self, asking, tokens, bias, seen):
+        key, value = tf.split(self._key_value(tokens), 2, axis=-1)
+        query, key, value = (self._heads(part) for part in (self._query(asking), key, value))
+        scale = tf.math.rsqrt(tf.cast(query.shape[-1], query.dtype))
         logits = tf.matmul(query * scale, key, transpose_b=True)
+        logits += tf.cast(tf.transpose(bias, [0, 2, 1, 3]), logits.dtype)
+        weights = masked_softmax(logits, tf.expand_dims(seen, 1))
+        mixed = tf.transpose(tf.matmul(weights, value), [0, 2, 1, 3])
+        return self._output(tf.reshape(mixed, tf.shape(asking)))
+
+    def _heads(self, tokens):
+        """Returns `[batch, heads, tokens, dimension / heads]`."""
+        size = tokens.shape[-1] // self.num_heads
+        parted = tf.reshape(tokens, [*tf.unstack(tf.shape(tokens)[:2]), self.num_heads, size])
+        return tf.transpose(parted, [0, 2, 1, 3])
+
+    def _bias(self, count):
+        """Returns what every position adds to the logits of all tokens: `[count, heads, count]`."""
         position = tf.range(count)
         distance = position[:, tf.newaxis] - position[tf.newaxis, :]
-        bias = tf.gather(
-            self._distance_bias, tf.clip_by_value(distance, 0, self.max_distance - 1), axis=1
-        )
-        allowed = mask[:, tf.newaxis, tf.newaxis, :] & (distance >= 0)
-        weights = masked_softmax(logits + tf.cast(bias, logits.dtype), allowed)
-        mixed = tf.transpose(tf.matmul(weights, value), [0, 2, 1, 3])
-        return self._output(tf.reshape(mixed, [batch, count, dimension]))
+        of_distance = tf.transpose(self._distance_bias)
+        bias = tf.gather(of_distance, tf.clip_by_value(distance, 0, self.max_distance - 1))
+        return tf.transpose(bias, [0, 2, 1])
 
     def get_config(self):
         return {
@@ -95,3 +117,30 @@ class ContextBlock(tf_keras.layers.Layer):
             "max_distance": self.max_distance,
             "dropout": self.dropout,
         }
+
+
+def in_context(
+    blocks: Sequence[ContextBlock],
+    tokens: tf.Tensor,
+    mask: tf.Tensor,
+    positions: tf.Tensor,
+    training: bool | None = None,
+) -> tf.Tensor:
+    """Sends tokens through blocks, the last of which computes what is asked for alone.
+
+    Args:
+      blocks: May be none.
+      tokens: float `[batch, length, D]`.
+      mask: bool `[batch, length]`.
+      positions: int `[batch, m]`.
+      training: Whether there is dropout.
+
+    Returns:
+      float `[batch, m, D]`.
+    """
+    if not blocks:
+        return tf.gather(tokens, positions, batch_dims=1)
+    *inner, last = blocks
+    for block in inner:
+        tokens = block(tokens, mask, training=training)
+    return last(tokens, mask, positions, training=training)

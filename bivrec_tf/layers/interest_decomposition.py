@@ -6,18 +6,19 @@ import tensorflow as tf
 import tf_keras
 
 from bivrec_tf.layers.cluster_attention import ClusterAttention
-from bivrec_tf.layers.context_block import ContextBlock
+from bivrec_tf.layers.context_block import ContextBlock, in_context
 from bivrec_tf.layers.gaussian_attention import GaussianAttention
 from bivrec_tf.layers.layer_normalization import LayerNormalization
 from bivrec_tf.layers.residual import residual_dense
 
 
 class InterestDecomposition(tf_keras.layers.Layer):
-    """Context blocks, then Gaussian attention, then cluster attention, at every position.
+    """Gaussian attention, then cluster attention, and context blocks beside them.
 
     Interest `k` at position `t` is `z_kt = LayerNorm(h_t + W_O LayerNorm(g_kt + r_kt) + b_k)`: the
     context of the present, the pool and the renewal of the interest, and a learned offset that
-    tells interests apart before they hold anything.
+    tells interests apart before they hold anything. Both attentions read the tokens themselves:
+    what the context blocks make of them is for the present alone.
 
     Args:
       num_interests: Interests, K.
@@ -90,18 +91,16 @@ class InterestDecomposition(tf_keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, tokens, mask, positions, training=None):
-        for block in self._blocks:
-            tokens = block(tokens, mask, training=training)
-        context = self._context_norm(tokens)
-        pool = self._gaussian(context, mask, positions, training=training)
+        pool = self._gaussian(tokens, mask, positions, training=training)
         if self.cluster:
-            renewal, allocation = self._cluster(context, mask, positions, pool, training=training)
+            renewal, allocation = self._cluster(tokens, mask, positions, pool, training=training)
             state = pool.pooled + renewal
         else:
             allocation = tf.nn.softmax(pool.log_density, axis=1)
             allocation *= tf.cast(mask, tf.float32)[:, tf.newaxis]
             state = pool.pooled
-        present = tf.expand_dims(tf.gather(context, positions, batch_dims=1), 2)
+        context = in_context(self._blocks, tokens, mask, positions, training)
+        present = tf.expand_dims(self._context_norm(context), 2)
         interests = present + self._output(self._pool_norm(state))
         return self._norm(interests + tf.cast(self._offset, interests.dtype)), allocation
 

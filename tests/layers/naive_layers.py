@@ -50,8 +50,10 @@ def context_block(layer, tokens, mask):
     heads, size = layer.num_heads, dimension // layer.num_heads
     out = np.zeros(tokens.shape)
     for b in range(batch):
-        projected = dense(layer._query_key_value, layer_norm(layer._attention_norm, tokens[b]))
-        query, key, value = np.transpose(projected.reshape(count, 3, heads, size), [1, 2, 0, 3])
+        normal = layer_norm(layer._attention_norm, tokens[b])
+        query = dense(layer._query, normal).reshape(count, heads, size)
+        key_value = dense(layer._key_value, normal).reshape(count, 2, heads, size)
+        query, key, value = (np.swapaxes(of, 0, 1) for of in (query, *np.swapaxes(key_value, 0, 1)))
         for i in range(count):
             mixed = []
             for h in range(heads):
@@ -116,17 +118,17 @@ def cluster_attention(layer, tokens, mask, pooled, mean):
 
 
 def interest_decomposition(layer, tokens, mask):
-    for block in layer._blocks:
-        tokens = context_block(block, tokens, mask)
-    context = layer_norm(layer._context_norm, tokens)
-    state, density = gaussian_attention(layer._gaussian, context, mask)
+    state, density = gaussian_attention(layer._gaussian, tokens, mask)
     if layer.cluster:
         mean = weight(layer._gaussian._mean)
-        renewal, allocation = cluster_attention(layer._cluster, context, mask, state, mean)
+        renewal, allocation = cluster_attention(layer._cluster, tokens, mask, state, mean)
         state = state + renewal
     else:
-        allocation = np.exp(density) / np.exp(density).sum(axis=1, keepdims=True)
-        allocation *= mask[:, np.newaxis]
+        allocation = np.apply_along_axis(softmax, 1, density) * mask[:, np.newaxis]
+    context = tokens
+    for block in layer._blocks:
+        context = context_block(block, context, mask)
+    context = layer_norm(layer._context_norm, context)
     interests = dense(layer._output, layer_norm(layer._pool_norm, state))
     interests = interests + context[:, :, np.newaxis] + weight(layer._offset)
     return layer_norm(layer._norm, interests), allocation

@@ -61,7 +61,11 @@ def test_context_block(naive, randomise, batch, length, seed, heads):
     layer = ContextBlock(heads, 4)
     layer(tokens, tf.constant(mask))
     randomise(layer, seed)
-    close(layer(tokens, tf.constant(mask)), naive.context_block(layer, tokens, mask))
+    expected = naive.context_block(layer, tokens, mask)
+    close(layer(tokens, tf.constant(mask)), expected)
+    wanted = np.random.default_rng(seed).integers(0, length, [batch, 3], np.int32)
+    found = layer(tokens, tf.constant(mask), tf.constant(wanted))
+    close(found, np.take_along_axis(expected, wanted[:, :, np.newaxis], axis=1))
 
 
 @pytest.mark.parametrize("gaussian", [True, False])
@@ -123,10 +127,11 @@ def test_interest_decomposition(naive, randomise, cluster, batch, length, seed, 
     close(allocation, expected_allocation)
 
 
-def test_positions_pick_from_the_interests_at_every_position(randomise):
+@pytest.mark.parametrize("blocks", [0, 1, 2])
+def test_positions_pick_from_the_interests_at_every_position(randomise, blocks):
     rng = np.random.default_rng(0)
     tokens, mask = histories(rng, 3, 5)
-    layer = InterestDecomposition(4, max_length=5)
+    layer = InterestDecomposition(4, blocks, max_length=5)
     layer(tokens, tf.constant(mask), everywhere(mask))
     randomise(layer)
     found_everywhere, allocation = layer(tokens, tf.constant(mask), everywhere(mask))

@@ -110,11 +110,11 @@ def test_one_scale_one_interest_and_no_context_is_plain_attention_pooling():
     context = norm(decomposition._context_norm, tokens)
     gaussian, cluster = decomposition._gaussian, decomposition._cluster
     mean, sigma = gaussian._mean.numpy(), gaussian.scale().numpy()
-    distances = (((mean - context @ gaussian._key.kernel.numpy()) / sigma) ** 2).sum(axis=1)
+    distances = (((mean - tokens @ gaussian._key.kernel.numpy()) / sigma) ** 2).sum(axis=1)
     weights = np.exp(-0.5 * distances) / np.exp(-0.5 * distances).sum()
-    pooled = weights @ context @ gaussian._value.kernel.numpy()
+    pooled = weights @ tokens @ gaussian._value.kernel.numpy()
     # A single interest is given every token: the sum over n tokens, divided by n + 1.
-    renewal = context.sum(axis=0) / 6 @ cluster._value.kernel.numpy()
+    renewal = tokens.sum(axis=0) / 6 @ cluster._value.kernel.numpy()
     state = norm(decomposition._pool_norm, pooled + renewal) @ decomposition._output.kernel.numpy()
     expected = norm(decomposition._norm, context[4] + state + decomposition._offset.numpy()[0])
     np.testing.assert_allclose(found.vectors[0, 0, 0], expected, atol=1e-5)
