@@ -85,7 +85,8 @@ def parts(batch: int, dtype: str) -> dict[str, Callable]:
     """Returns forward and backward of the layers, each compiled as in the step."""
     tokens = tf.random.normal([batch, HISTORY, WIDTH])
     mask = tf.ones([batch, HISTORY], tf.bool)
-    asked = tf.fill([batch, POSITIONS], HISTORY - 1)
+    target = tf.random.uniform([batch, POSITIONS - 1], maxval=HISTORY, dtype=tf.int32)
+    asked = tf.concat([target, tf.fill([batch, 1], HISTORY - 1)], axis=1)
     queries = tf.random.normal([batch, INTERESTS, WIDTH])
     items = tf.random.normal([ITEMS, WIDTH])
     targets = tf.random.uniform([batch], maxval=ITEMS, dtype=tf.int32)

@@ -31,7 +31,11 @@ class ModelConfig(StrictModel):
     num_interests: int = Field(4, ge=1, description="Interests K a view.")
     scales: tuple[int, ...] = Field((1, 2, 4), description="Patch lengths, in items.")
     max_history: int = Field(50, ge=1, description="Most recent items of a history that count.")
-    context_blocks: int = Field(1, ge=0, description="Transformer blocks over the tokens, N.")
+    context_blocks: int = Field(
+        1,
+        ge=0,
+        description="Transformer blocks, N; what they make of a history is in every interest.",
+    )
     attention_heads: int = Field(2, ge=1, description="Heads of a context block.")
     dropout: Probability = Field(0.2, description="Dropout on tokens and inside blocks.")
     gaussian_attention: bool = Field(True, description="Else plain attention: an ablation.")

@@ -268,8 +268,12 @@ def _identify_run(model: SequentialRecommender, config: TrainingConfig) -> dict[
         free.add("epochs")  # Otherwise the learning rate of every step depends on them.
     settings = config.model_dump(mode="json", exclude=free)
     text = json.dumps([model.config.model_dump(mode="json"), settings], sort_keys=True)
+    # Another version may make another model of the same configuration.
+    shapes = {name: list(variable.shape) for name, variable in model.named_variables().items()}
+    weights = json.dumps(shapes, sort_keys=True)
     return {
         "configuration": hashlib.sha256(text.encode()).hexdigest(),
+        "weights": hashlib.sha256(weights.encode()).hexdigest(),
         "items": model.catalogue.fingerprint,
     }
 
@@ -332,8 +336,8 @@ def fit(
 
     Raises:
       TrainingError: The loss is not a finite number.
-      ConfigError: `directory` holds checkpoints of another configuration or catalogue, or a warm
-        start is to be followed by a random one.
+      ConfigError: `directory` holds checkpoints of another configuration, architecture or
+        catalogue, or a warm start is to be followed by a random one.
     """
     steps = int(training_data.cardinality())
     if steps == tf.data.UNKNOWN_CARDINALITY:

@@ -199,6 +199,15 @@ def test_a_directory_of_another_run_is_refused_with_what_to_do(learned, config, 
     )
 
 
+def test_a_directory_of_a_version_with_other_weights_is_refused(learned, tmp_path):
+    directory = tmp_path / "run"
+    shutil.copytree(learned[0] / "run", directory)
+    file = directory / "run.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "weights": "of another version"}))
+    with pytest.raises(ConfigError, match="checkpoints of a run with other weights"):
+        train(directory)
+
+
 def test_more_epochs_and_patience_are_the_same_run(learned, tmp_path):
     directory = tmp_path / "run"
     shutil.copytree(learned[0] / "run", directory)

@@ -13,8 +13,8 @@ from bivrec_tf.layers.masking import masked_softmax, visible
 from bivrec_tf.layers.residual import residual_dense
 
 
-def _first_values() -> tf_keras.initializers.Initializer:
-    """Glorot's spread for one kernel of queries, keys and values together: logits start small."""
+def _spread_of_a_third() -> tf_keras.initializers.Initializer:
+    """Returns Glorot's for one kernel of queries, keys and values: logits start small."""
     return tf_keras.initializers.VarianceScaling(0.5, "fan_in", "uniform")
 
 
@@ -23,8 +23,8 @@ class ContextBlock(tf_keras.layers.Layer):
 
     The block is causal: a token sees itself and earlier tokens only, and every head has a learned
     bias for every distance between positions. The bias depends on distances alone, so a history
-    means the same wherever it stands in a window. Keys and values are of every token; all else is
-    computed at the positions asked for alone.
+    means the same wherever it stands in a window. Norm, keys and values are of every token;
+    queries, output and feed-forward network are computed at the positions asked for alone.
 
     Args:
       num_heads: Attention heads; must divide the width of the tokens.
@@ -62,8 +62,10 @@ class ContextBlock(tf_keras.layers.Layer):
 
     def build(self, input_shape):
         dimension = int(input_shape[-1])
-        self._query = Dense(dimension, kernel_initializer=_first_values(), name="query")
-        self._key_value = Dense(2 * dimension, kernel_initializer=_first_values(), name="key_value")
+        self._query = Dense(dimension, kernel_initializer=_spread_of_a_third(), name="query")
+        self._key_value = Dense(
+            2 * dimension, kernel_initializer=_spread_of_a_third(), name="key_value"
+        )
         self._output = residual_dense(dimension, name="output")
         self._expand = Dense(4 * dimension, activation="gelu", name="expand")
         self._contract = residual_dense(dimension, name="contract")
@@ -74,13 +76,13 @@ class ContextBlock(tf_keras.layers.Layer):
 
     def call(self, tokens, mask, positions=None, training=None):
         count = tf.shape(tokens)[1]
-        normal = asking = self._attention_norm(tokens)
-        bias = self._bias(count)
+        asking = normal = self._attention_norm(tokens)
         if positions is None:
-            bias, seen = tf.expand_dims(bias, 0), visible(mask, tf.expand_dims(tf.range(count), 0))
+            positions = tf.expand_dims(tf.range(count), 0)
         else:
             asking, tokens = (tf.gather(of, positions, batch_dims=1) for of in (normal, tokens))
-            bias, seen = tf.gather(bias, positions), visible(mask, positions)
+        # Whole rows of a table: gathering bias by bias would scatter as many gradients.
+        bias, seen = tf.gather(self._bias(count), positions), visible(mask, positions)
         attended = self._attend(asking, normal, bias, seen)
         tokens = tokens + self._dropout(attended, training=training)
         expanded = self._expand(self._feed_forward_norm(tokens))
@@ -106,7 +108,8 @@ class ContextBlock(tf_keras.layers.Layer):
         """Returns what every position adds to the logits of all tokens: `[count, heads, count]`."""
         position = tf.range(count)
         distance = position[:, tf.newaxis] - position[tf.newaxis, :]
-        of_distance = tf.transpose(self._distance_bias)
+        # float32: gradients of all rows that ask are summed into it.
+        of_distance = tf.transpose(tf.cast(self._distance_bias, tf.float32))
         bias = tf.gather(of_distance, tf.clip_by_value(distance, 0, self.max_distance - 1))
         return tf.transpose(bias, [0, 2, 1])
 
@@ -119,14 +122,14 @@ class ContextBlock(tf_keras.layers.Layer):
         }
 
 
-def in_context(
+def context_at(
     blocks: Sequence[ContextBlock],
     tokens: tf.Tensor,
     mask: tf.Tensor,
     positions: tf.Tensor,
     training: bool | None = None,
 ) -> tf.Tensor:
-    """Sends tokens through blocks, the last of which computes what is asked for alone.
+    """Runs blocks over tokens; the last computes the outputs at `positions` alone.
 
     Args:
       blocks: May be none.

@@ -6,7 +6,7 @@ import tensorflow as tf
 import tf_keras
 
 from bivrec_tf.layers.cluster_attention import ClusterAttention
-from bivrec_tf.layers.context_block import ContextBlock, in_context
+from bivrec_tf.layers.context_block import ContextBlock, context_at
 from bivrec_tf.layers.gaussian_attention import GaussianAttention
 from bivrec_tf.layers.layer_normalization import LayerNormalization
 from bivrec_tf.layers.residual import residual_dense
@@ -22,7 +22,7 @@ class InterestDecomposition(tf_keras.layers.Layer):
 
     Args:
       num_interests: Interests, K.
-      context_blocks: Causal Transformer blocks before the decomposition; may be 0.
+      context_blocks: Causal Transformer blocks over the tokens, for the present alone; may be 0.
       attention_heads: Heads of a context block.
       max_length: Longest history in items: distances up to it have a bias of their own.
       top_n: Interests that a token is assigned to.
@@ -74,7 +74,7 @@ class InterestDecomposition(tf_keras.layers.Layer):
             ContextBlock(attention_heads, max_length, dropout, name=f"context_{index}")
             for index in range(context_blocks)
         ]
-        self._context_norm = LayerNormalization(name="context_norm")
+        self._present_norm = LayerNormalization(name="present_norm")
         self._gaussian = GaussianAttention(num_interests, gaussian, name="gaussian_attention")
         self._cluster = ClusterAttention(top_n, temperature, name="cluster_attention")
         self._pool_norm = LayerNormalization(name="pool_norm")
@@ -99,8 +99,8 @@ class InterestDecomposition(tf_keras.layers.Layer):
             allocation = tf.nn.softmax(pool.log_density, axis=1)
             allocation *= tf.cast(mask, tf.float32)[:, tf.newaxis]
             state = pool.pooled
-        context = in_context(self._blocks, tokens, mask, positions, training)
-        present = tf.expand_dims(self._context_norm(context), 2)
+        context = context_at(self._blocks, tokens, mask, positions, training)
+        present = tf.expand_dims(self._present_norm(context), 2)
         interests = present + self._output(self._pool_norm(state))
         return self._norm(interests + tf.cast(self._offset, interests.dtype)), allocation
 

@@ -7,7 +7,7 @@ import tf_keras
 
 from bivrec_tf.config import ModelConfig
 from bivrec_tf.layers import ContextBlock, Dropout, LayerNormalization
-from bivrec_tf.layers.context_block import in_context
+from bivrec_tf.layers.context_block import context_at
 from bivrec_tf.models.sequential_recommender import SequentialRecommender
 from bivrec_tf.models.view_tower import Interests
 
@@ -56,6 +56,6 @@ class TransformerTower(tf_keras.layers.Layer):
 
     def call(self, items, mask, positions, training=None):
         tokens = self._dropout(self._input_norm(items), training=training)
-        vectors = self._norm(in_context(self._blocks, tokens, mask, positions, training))
+        vectors = self._norm(context_at(self._blocks, tokens, mask, positions, training))
         allocation = tf.cast(mask, tf.float32)[:, tf.newaxis]
         return Interests(tf.expand_dims(vectors, 2), allocation, mask)

@@ -51,9 +51,10 @@ def context_block(layer, tokens, mask):
     out = np.zeros(tokens.shape)
     for b in range(batch):
         normal = layer_norm(layer._attention_norm, tokens[b])
-        query = dense(layer._query, normal).reshape(count, heads, size)
-        key_value = dense(layer._key_value, normal).reshape(count, 2, heads, size)
-        query, key, value = (np.swapaxes(of, 0, 1) for of in (query, *np.swapaxes(key_value, 0, 1)))
+        key, value = np.split(dense(layer._key_value, normal), 2, axis=-1)
+        query, key, value = (
+            of.reshape(count, heads, size) for of in (dense(layer._query, normal), key, value)
+        )
         for i in range(count):
             mixed = []
             for h in range(heads):
@@ -63,9 +64,9 @@ def context_block(layer, tokens, mask):
                     if not mask[b, j] or distance < 0:
                         continue
                     bias = weight(layer._distance_bias)[h, min(distance, layer.max_distance - 1)]
-                    logit = query[h, i] @ key[h, j] / math.sqrt(size) + bias
+                    logit = query[i, h] @ key[j, h] / math.sqrt(size) + bias
                     logits.append(logit)
-                    values.append(value[h, j])
+                    values.append(value[j, h])
                 mixed.append(softmax(logits) @ np.array(values) if logits else np.zeros(size))
             token = tokens[b, i] + dense(layer._output, np.concatenate(mixed))
             hidden = gelu(dense(layer._expand, layer_norm(layer._feed_forward_norm, token)))
@@ -128,7 +129,7 @@ def interest_decomposition(layer, tokens, mask):
     context = tokens
     for block in layer._blocks:
         context = context_block(block, context, mask)
-    context = layer_norm(layer._context_norm, context)
+    context = layer_norm(layer._present_norm, context)
     interests = dense(layer._output, layer_norm(layer._pool_norm, state))
     interests = interests + context[:, :, np.newaxis] + weight(layer._offset)
     return layer_norm(layer._norm, interests), allocation

@@ -21,15 +21,16 @@ def make(kind):
     return {
         "patching": lambda: MultiScalePatching((1, 3)),
         "context": lambda: ContextBlock(2, 3),
+        "context, asked": lambda: ContextBlock(2, 3),
         "gaussian": lambda: GaussianAttention(3),
         "decomposition": lambda: InterestDecomposition(3, 1, 2, max_length=20),
     }[kind]()
 
 
-def run(layer, tokens, mask):
+def run(layer, tokens, mask, kind):
     """The layer's first output, with one entry a position: `[batch, length, ...]`."""
     more = ()
-    if isinstance(layer, GaussianAttention | InterestDecomposition):
+    if kind in ("context, asked", "gaussian", "decomposition"):
         shape = np.shape(mask)
         more = (tf.constant(np.broadcast_to(np.arange(shape[1]), shape), tf.int32),)
     result = layer(tf.constant(tokens), tf.constant(mask), *more)
@@ -41,12 +42,14 @@ def ready(kind, randomise, seed=0):
     rng = np.random.default_rng(seed)
     tokens = rng.normal(size=[3, LENGTH, 8]).astype(np.float32)
     mask = np.arange(LENGTH)[None] >= np.array([[0], [2], [5]])
-    run(layer, tokens, mask)
+    run(layer, tokens, mask, kind)
     randomise(layer, seed)
     return layer, tokens, mask
 
 
-KINDS = pytest.mark.parametrize("kind", ["patching", "context", "gaussian", "decomposition"])
+KINDS = pytest.mark.parametrize(
+    "kind", ["patching", "context", "context, asked", "gaussian", "decomposition"]
+)
 
 
 @KINDS
@@ -55,25 +58,25 @@ def test_left_padding_changes_nothing_whatever_stands_in_it(kind, randomise):
     rubbish = np.random.default_rng(1).normal(size=[3, 4, 8]).astype(np.float32) * 30
     wide = np.concatenate([rubbish, tokens], axis=1)
     wide_mask = np.pad(mask, [[0, 0], [4, 0]])
-    short, long = run(layer, tokens, mask), run(layer, wide, wide_mask)
+    short, long = run(layer, tokens, mask, kind), run(layer, wide, wide_mask, kind)
     np.testing.assert_allclose(long[wide_mask], short[mask], atol=1e-5)
 
 
 @KINDS
 def test_rows_of_a_batch_do_not_see_each_other(kind, randomise):
     layer, tokens, mask = ready(kind, randomise)
-    together = run(layer, tokens, mask)
+    together = run(layer, tokens, mask, kind)
     for row in range(3):
-        alone = run(layer, tokens[row : row + 1], mask[row : row + 1])
+        alone = run(layer, tokens[row : row + 1], mask[row : row + 1], kind)
         np.testing.assert_allclose(alone[0], together[row], atol=1e-5)
 
 
 @KINDS
 def test_the_output_at_a_position_is_that_of_the_prefix(kind, randomise):
     layer, tokens, mask = ready(kind, randomise)
-    everything = run(layer, tokens, mask)
+    everything = run(layer, tokens, mask, kind)
     for length in range(1, LENGTH + 1):
-        prefix = run(layer, tokens[:, :length], mask[:, :length])
+        prefix = run(layer, tokens[:, :length], mask[:, :length], kind)
         known = mask[:, length - 1]
         np.testing.assert_allclose(everything[known, length - 1], prefix[known, -1], atol=1e-5)
 
@@ -81,14 +84,48 @@ def test_the_output_at_a_position_is_that_of_the_prefix(kind, randomise):
 @KINDS
 def test_nothing_from_the_future_leaks(kind, randomise):
     layer, tokens, mask = ready(kind, randomise)
-    before = run(layer, tokens, mask)
+    before = run(layer, tokens, mask, kind)
     changed = tokens.copy()
     changed[:, 4:] *= -100
-    after = run(layer, changed, mask)
+    after = run(layer, changed, mask, kind)
     known = mask[:, :4]
     if kind != "decomposition":  # Running sums have a reference whose rounding may move.
         np.testing.assert_array_equal(before[:, :4][known], after[:, :4][known])
     np.testing.assert_allclose(before[:, :4][known], after[:, :4][known], atol=1e-5)
+
+
+def test_a_context_block_does_no_more_than_it_is_asked_for():
+    """Of 2 histories of 7 tokens, 2 tokens in all reach the feed-forward network."""
+    layer = ContextBlock(2, 7)
+    signature = [
+        tf.TensorSpec([2, 7, 8]),
+        tf.TensorSpec([2, 7], tf.bool),
+        tf.TensorSpec([2, 1], tf.int32),
+    ]
+    graph = tf.function(layer).get_concrete_function(*signature).graph
+    outputs = [tensor for operation in graph.get_operations() for tensor in operation.outputs]
+    shapes = {tuple(tensor.shape) for tensor in outputs if tensor.shape.is_fully_defined()}
+    hidden = {math.prod(shape[:-1]) for shape in shapes if len(shape) > 1 and shape[-1] == 4 * 8}
+    assert hidden == {2, 8}  # 8: the kernel itself.
+    assert (2, 2, 1, 7) in shapes  # Logits: batch, heads, positions, tokens.
+    assert (2, 2, 7, 7) not in shapes
+
+
+def test_the_bias_of_a_distance_learns_in_single_precision(mixed_float16, randomise):
+    """Its gradient is a sum over all rows that ask; a sum of halves stops at 2,048 equal terms."""
+    layer, copies = ContextBlock(1, 2), 8192
+    tokens = tf.constant(np.random.default_rng(0).normal(size=[1, 2, 4]), tf.float16)
+    mask, positions = tf.ones([1, 2], tf.bool), tf.ones([1, 1], tf.int32)
+    layer(tokens, mask, positions)
+    randomise(layer)
+
+    def gradient(count):
+        with tf.GradientTape() as tape:
+            found = layer(*(tf.repeat(of, count, axis=0) for of in (tokens, mask, positions)))
+            total = tf.reduce_sum(tf.cast(found[..., 0], tf.float32))
+        return tape.gradient(total, layer._distance_bias).numpy()
+
+    np.testing.assert_allclose(gradient(copies), copies * gradient(1), rtol=0.02)
 
 
 def test_a_far_more_likely_token_later_does_not_change_earlier_allocations(naive, randomise):
@@ -166,7 +203,7 @@ def test_the_allocation_is_free_of_noise_in_training(randomise):
 
 def test_the_query_is_a_sample_of_the_interest_in_training_and_its_mean_at_inference(randomise):
     layer = GaussianAttention(2)
-    run(layer, np.zeros([1, 1, 8], np.float32), np.ones([1, 1], bool))
+    run(layer, np.zeros([1, 1, 8], np.float32), np.ones([1, 1], bool), "gaussian")
     randomise(layer)
     tf.random.set_seed(0)
     drawn = layer._query(20_000, training=True).numpy()
@@ -178,7 +215,7 @@ def test_the_query_is_a_sample_of_the_interest_in_training_and_its_mean_at_infer
 def test_an_interest_starts_as_a_sample_near_its_mean_and_attention_starts_soft():
     layer = GaussianAttention(4)
     tokens = tf.random.stateless_normal([8, 50, 64], [1, 2])
-    run(layer, tokens, np.ones([8, 50], bool))
+    run(layer, tokens, np.ones([8, 50], bool), "gaussian")
     np.testing.assert_allclose(layer.scale(), 0.5, rtol=1e-5)
     logits = layer._log_density(layer._query(8, training=False), layer._key(tokens))
     entropy = tf.exp(-tf.reduce_sum(tf.nn.softmax(logits, 2) * tf.nn.log_softmax(logits, 2), 2))
@@ -189,9 +226,9 @@ def test_an_interest_starts_as_a_sample_near_its_mean_and_attention_starts_soft(
 def test_a_layer_comes_back_from_its_configuration(kind, randomise):
     layer, tokens, mask = ready(kind, randomise)
     again = type(layer).from_config(layer.get_config())
-    run(again, tokens, mask)
+    run(again, tokens, mask, kind)
     again.set_weights(layer.get_weights())
-    np.testing.assert_array_equal(run(again, tokens, mask), run(layer, tokens, mask))
+    np.testing.assert_array_equal(run(again, tokens, mask, kind), run(layer, tokens, mask, kind))
     assert again.get_config() == layer.get_config()
 
 

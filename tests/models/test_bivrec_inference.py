@@ -107,7 +107,7 @@ def test_one_scale_one_interest_and_no_context_is_plain_attention_pooling():
 
     patching, decomposition = tower._patching, tower._decomposition
     tokens = norm(patching._norm, items[0] * patching._weights[0].numpy())
-    context = norm(decomposition._context_norm, tokens)
+    context = norm(decomposition._present_norm, tokens)
     gaussian, cluster = decomposition._gaussian, decomposition._cluster
     mean, sigma = gaussian._mean.numpy(), gaussian.scale().numpy()
     distances = (((mean - tokens @ gaussian._key.kernel.numpy()) / sigma) ** 2).sum(axis=1)
