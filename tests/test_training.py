@@ -185,7 +185,7 @@ def test_a_finished_run_is_not_trained_again(learned):
     ("config", "changes", "what"),
     [
         (CONFIG.model_copy(update={"learning_rate": 0.5}), {}, "configuration"),
-        (CONFIG, {"num_interests": 3}, "configuration"),
+        (CONFIG, {"num_interests": 3}, "configuration and weights"),
         (CONFIG, {"features": [ItemFeatures("cold", {"text": np.ones(2)})]}, "items"),
     ],
 )
