@@ -136,18 +136,21 @@ def test_towers_and_without_a_content_prior_ids_start_as_without(saved):
 
 @pytest.mark.parametrize("dimension", [4, 16])
 def test_a_model_of_another_width_and_other_interests_can_be_asked(saved, big, dimension):
-    there, agreement = cosines(vectors_there(big, SMALL)), {}
+    there, agreement = cosines(vectors_there(big, SMALL)), {False: [], True: []}
     settings = {"dimension": dimension, "num_interests": 2}
-    vectors = np.random.default_rng(0).normal(size=[12, dimension]).astype(np.float32)
-    for warm in (False, True):
-        small = make_model(SMALL, [("text", 6), ("image", 4)], seed=2, **settings)
-        small.catalogue.counts[1:] = 1
-        if warm:
-            warm_start(small, saved, BOTH)
-        small.start_from(vectors)
-        here = cosines(small.item_tables()["mm"].numpy()[1:])
-        agreement[warm] = np.corrcoef(here.ravel(), there.ravel())[0, 1]
-    assert agreement[True] > agreement[False] + 0.1
+    pairs = np.triu_indices(len(SMALL), 1)
+    # Several shops: two random ones may agree by chance.
+    for seed in range(5):
+        vectors = np.random.default_rng(seed).normal(size=[12, dimension]).astype(np.float32)
+        for warm, found in agreement.items():
+            small = make_model(SMALL, [("text", 6), ("image", 4)], seed=2 + seed, **settings)
+            small.catalogue.counts[1:] = 1
+            if warm:
+                warm_start(small, saved, BOTH)
+            small.start_from(vectors)
+            here = cosines(small.item_tables()["mm"].numpy()[1:])
+            found.append(np.corrcoef(here[pairs], there[pairs])[0, 1])
+    assert np.mean(agreement[True]) > np.mean(agreement[False]) + 0.1
 
 
 def test_a_random_start_would_use_nothing_of_it_and_is_refused(saved):
