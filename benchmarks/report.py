@@ -216,12 +216,13 @@ def _save(figure, axis, path: Path) -> None:
 
 def report(data: str, protocol: str, labels: dict[str, Runs], pairs, folder: Path) -> str:
     """Writes the plots of one data set and returns its tables."""
-    # Peers have labels of their own, which are their models' names too.
+    # Peers have labels of their own, which are their models' names too. Where nothing but changed
+    # models was run, those are what there is to show.
     models = {
         label: runs
         for label, runs in labels.items()
         if label in MODEL_NAMES or runs.model not in MODEL_NAMES
-    }
+    } or labels
     transferred = {
         label: runs
         for label, runs in labels.items()

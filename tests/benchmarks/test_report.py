@@ -159,6 +159,15 @@ def test_without_ranks_there_are_tables_and_no_pairs(tmp_path):
     assert "Accuracy" in done.output and "Pairs" not in done.output
 
 
+def test_changed_models_alone_stand_in_the_tables(tmp_path):
+    found = write(tmp_path, "bivrec-old", 0, 40)
+    result = report(tmp_path)
+    assert result.exit_code == 0, result.output
+    rows = [line for line in result.output.splitlines() if line.startswith("| bivrec-old | 1 |")]
+    assert f"{found['test']['ndcg_at_10']:.4f}" in rows[0]
+    assert "### Ablations" not in result.output
+
+
 def test_runs_that_differ_in_more_than_the_seed_are_not_averaged(tmp_path):
     write(tmp_path, "bivrec", 0, worst=30)
     changed = {"model": {"dimension": 16}, "training": {"seed": 1, "epochs": 3}}
