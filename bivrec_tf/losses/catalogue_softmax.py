@@ -109,15 +109,13 @@ class CatalogueSoftmax:
         interests, dimension = queries.shape[1], queries.shape[2]
         flat = tf.reshape(queries, [-1, dimension])
         logits = tf.matmul(tf.cast(flat, self.dtype), items_cast, transpose_b=True)
-        logits = tf.cast(logits, tf.float32)
-        highest = tf.reduce_max(logits, axis=1, keepdims=True)
-        weights = tf.exp(logits - highest)
-        total = tf.reduce_sum(weights, axis=1, keepdims=True)
-        log_normaliser = tf.reshape(highest + tf.math.log(total), [-1, interests])
-        # The sums of the products are scaled, not the scores: a row is far shorter than those.
-        share = tf.reshape(tf.nn.softmax(log_normaliser), [-1, 1]) / total
-        weights = tf.cast(weights, self.dtype)
+        # The only pass over all scores that is no product; in half precision too it sums in float32.
+        weights = tf.nn.softmax(logits)
+        log_normaliser = _log_normaliser(logits, weights, tf.repeat(targets, interests))
+        log_normaliser = tf.reshape(log_normaliser, [-1, interests])
+        share = tf.reshape(tf.nn.softmax(log_normaliser), [-1, 1])
         of_queries = share * tf.cast(tf.matmul(weights, items_cast), tf.float32)
+        # The short factor of the product is scaled, not the scores.
         scaled = tf.cast(share * flat, self.dtype)
         of_items = tf.cast(tf.matmul(weights, scaled, transpose_a=True), tf.float32)
         loss = tf.reduce_logsumexp(log_normaliser, axis=1)
@@ -141,6 +139,22 @@ class CatalogueSoftmax:
             of_queries.append(tf.cast(tf.matmul(share, items_cast), tf.float32))
             of_items += tf.cast(tf.matmul(share, query, transpose_a=True), tf.float32)
         return tf.stack(of_queries, axis=1), of_items, -tf.reduce_sum(tf.math.log(of_targets))
+
+
+def _log_normaliser(logits, probabilities, targets):
+    """Logarithm of the sum of the exponentials of every row, float32 `[rows]`.
+
+    From what the softmax made of one item, the target, which saves a pass over all scores.
+    """
+    where = tf.stack([tf.range(tf.size(targets)), targets], axis=1)
+    logit, probability = (
+        tf.cast(tf.gather_nd(of, where), tf.float32) for of in (logits, probabilities)
+    )
+    return tf.cond(
+        tf.reduce_all(probability > _SMALLEST),
+        lambda: logit - tf.math.log(probability),
+        lambda: tf.reduce_logsumexp(tf.cast(logits, tf.float32), axis=1),
+    )
 
 
 def _of_targets(queries, items, targets):
