@@ -5,6 +5,8 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
+from bivrec_tf.layers.columns import column_sum, weighted_mean
+
 _EPSILON = 1e-6
 
 
@@ -57,14 +59,12 @@ def _normalise(values, gamma, beta):
     normal = centred * inverse
 
     def gradient(upstream):
-        by_normal = upstream * gamma
-        mean = tf.reduce_mean(by_normal, axis=-1, keepdims=True)
-        along = tf.reduce_mean(by_normal * normal, axis=-1, keepdims=True)
-        others = tf.range(tf.rank(values) - 1)
+        product = upstream * normal
+        mean, along = (weighted_mean(values, gamma) for values in (upstream, product))
         return (
-            inverse * (by_normal - mean - normal * along),
-            tf.reduce_sum(upstream * normal, axis=others),
-            tf.reduce_sum(upstream, axis=others),
+            inverse * (upstream * gamma - mean - normal * along),
+            column_sum(product),
+            column_sum(upstream),
         )
 
     return normal * gamma + beta, gradient

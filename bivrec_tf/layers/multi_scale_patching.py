@@ -6,6 +6,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
+from bivrec_tf.layers.columns import scale_columns
 from bivrec_tf.layers.dropout import Dropout
 from bivrec_tf.layers.layer_normalization import LayerNormalization
 
@@ -59,21 +60,28 @@ class MultiScalePatching(tf_keras.layers.Layer):
     def call(self, items, mask, training=None):
         present = tf.cast(mask, items.dtype)[..., tf.newaxis]
         items = items * present
-        weights = dict(zip(self.scales, self._weights, strict=True))
-        tokens, sums, counts = tf.zeros_like(items), items, present
-        for scale in range(1, max(self.scales) + 1):
+        sums, counts, patches = {1: items}, {1: present}, []
+        for scale, weight in zip(self.scales, self._weights, strict=True):
+            patch = _sum_of_last(scale, sums)
             if scale > 1:
-                # Adding shifted copies, not differences of running sums: those would carry the
-                # rounding error of the whole history into every patch.
-                sums += _later(items, scale - 1)
-                counts += _later(present, scale - 1)
-            if scale in weights:
-                weight = tf.cast(weights[scale], sums.dtype)
-                tokens += sums * tf.math.rsqrt(tf.maximum(counts, 1)) * weight
-        return self._dropout(self._norm(tokens), training=training)
+                patch *= tf.math.rsqrt(tf.maximum(_sum_of_last(scale, counts), 1))
+            patches.append(scale_columns(patch, tf.cast(weight, patch.dtype)))
+        return self._dropout(self._norm(tf.add_n(patches)), training=training)
 
     def get_config(self):
         return {**super().get_config(), "scales": self.scales, "dropout": self.dropout}
+
+
+def _sum_of_last(count: int, known: dict[int, tf.Tensor]) -> tf.Tensor:
+    """Returns the sum of the last `count` items at every position, from those in `known`.
+
+    Sums of half as many, one of them moved: not a difference of running sums, which would carry the
+    rounding error of the whole history into every patch.
+    """
+    if count not in known:
+        newer, older = count - count // 2, count // 2
+        known[count] = _sum_of_last(newer, known) + _later(_sum_of_last(older, known), newer)
+    return known[count]
 
 
 def _later(items: tf.Tensor, steps: int) -> tf.Tensor:

@@ -109,7 +109,7 @@ class CatalogueSoftmax:
         interests, dimension = queries.shape[1], queries.shape[2]
         flat = tf.reshape(queries, [-1, dimension])
         logits = tf.matmul(tf.cast(flat, self.dtype), items_cast, transpose_b=True)
-        # The only pass over all scores that is no product; in half precision too it sums in float32.
+        # The only pass over the scores that is no product; it sums in float32 in any precision.
         weights = tf.nn.softmax(logits)
         log_normaliser = _log_normaliser(logits, weights, tf.repeat(targets, interests))
         log_normaliser = tf.reshape(log_normaliser, [-1, interests])

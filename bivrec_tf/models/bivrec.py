@@ -41,7 +41,7 @@ class BiVRec(SequentialRecommender):
 
     def cross_view_loss(self, found, tasks, targets, users):
         """The coarse, the fine and the fusion loss, weighted; `docs/model.md`, section 4."""
-        of_window = {view: result.vectors[:, -1] for view, result in found.items()}
+        of_window = {view: _last(result.vectors) for view, result in found.items()}
         semantic = self._semantic_similarity(of_window[ID], of_window[MM], users)
         allocation = self._interest_allocation(
             found[ID].allocation, found[MM].allocation, found[ID].mask
@@ -73,3 +73,8 @@ class BiVRec(SequentialRecommender):
         # At least one step's share from the start: no variable is ever without a gradient.
         done = tf.cast(self.optimizer.iterations + 1, tf.float32)
         return tf.minimum(done / float(steps), 1.0)
+
+
+def _last(vectors: tf.Tensor) -> tf.Tensor:
+    """`vectors[:, -1]`, without the gradient of a strided slice, a slow copy."""
+    return tf.squeeze(tf.split(vectors, [tf.shape(vectors)[1] - 1, 1], axis=1)[1], axis=1)

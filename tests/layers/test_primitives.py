@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from bivrec_tf.layers import Dropout, LayerNormalization
+from bivrec_tf.layers.columns import scale_columns
 
 
 @settings(max_examples=20, deadline=None)
@@ -82,3 +83,19 @@ def test_dropout_is_nothing_at_inference():
     inputs = tf.random.normal([3, 4])
     np.testing.assert_array_equal(Dropout(0.9)(inputs), inputs)
     np.testing.assert_array_equal(Dropout(0.0)(inputs, training=True), inputs)
+
+
+@settings(max_examples=10, deadline=None)
+@given(shape=st.lists(st.integers(1, 4), max_size=3), seed=st.integers(0, 1000))
+def test_scaled_columns_and_their_gradients_are_those_of_a_product(shape, seed):
+    rng = np.random.default_rng(seed)
+    values, upstream = (tf.constant(rng.normal(size=[*shape, 3]), tf.float32) for _ in range(2))
+    weights = tf.constant(rng.normal(size=3), tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch([values, weights])
+        scaled = scale_columns(values, weights)
+    of_values, of_weights = tape.gradient(scaled, [values, weights], upstream)
+    np.testing.assert_allclose(scaled, values * weights, rtol=1e-6)
+    np.testing.assert_allclose(of_values, upstream * weights, rtol=1e-6)
+    summed = (upstream * values).numpy().reshape(-1, 3).sum(0)
+    np.testing.assert_allclose(of_weights, summed, rtol=1e-4, atol=1e-5)

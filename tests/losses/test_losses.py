@@ -61,6 +61,28 @@ def test_chunked_softmax_has_the_value_and_gradient_of_the_plain_one(
         np.testing.assert_allclose(fused, plain, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("apart", [1.0, 30.0, 300.0])
+def test_mixture_holds_where_the_probability_of_a_target_underflows(apart, dtype):
+    """A target far below the highest score, under interests as far apart: neither NaN nor 0."""
+    queries = tf.constant([[[1.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [0.0, 0.5]]])
+    table = apart * tf.constant([[2.0, -1.0], [-1.0, -1.5], [0.5, 1.0], [-2.0, 2.0]])
+    targets = tf.constant([1, 1])
+    results = []
+    for loss in (
+        CatalogueSoftmax("logsumexp", dtype=dtype),
+        lambda q, v, t: naive_catalogue_loss(q, v, t, "logsumexp"),
+    ):
+        with tf.GradientTape() as tape:
+            tape.watch([queries, table])
+            value = loss(queries, table, targets)
+        results.append([value, *tape.gradient(value, [queries, table])])
+    assert float(results[1][0]) > 0.5 * apart
+    rough = 5e-4 if dtype == "float32" else 2e-2
+    for fused, plain in zip(*results, strict=True):
+        np.testing.assert_allclose(fused, plain, rtol=rough, atol=rough * apart)
+
+
 def test_a_step_without_targets_has_no_loss_and_no_gradient():
     queries, items = tf.zeros([0, 4, 5]), tf.ones([7, 5])
     with tf.GradientTape() as tape:
