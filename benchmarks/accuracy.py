@@ -26,6 +26,7 @@ import tensorflow as tf
 import tf_keras
 import yaml
 
+from benchmarks.measured import RANKS_FOLDER, write_ranks
 from benchmarks.prepared import encoders_of, prepare, sequence_config
 from bivrec_tf import data, training
 from bivrec_tf.config import ModelConfig, TrainingConfig
@@ -166,7 +167,7 @@ def joined(parts) -> np.ndarray:
 )
 @click.option(
     "--ranks",
-    default=str(HERE.parent / "output" / "benchmarks" / "ranks"),
+    default=str(RANKS_FOLDER),
     show_default=True,
     type=click.Path(path_type=Path),
     help="Where the ranks of every example go, for paired tests.",
@@ -324,8 +325,7 @@ def main(
     result["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=1))
-    ranks.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(ranks / f"{out.stem}.npz", **all_ranks)
+    write_ranks(ranks, out.stem, all_ranks)
     for label in ("validation", "test", "test_id_view", "test_mm_view", "test_unfiltered"):
         if label in result:
             shown = {m: round(result[label][m], 4) for m in ("ndcg_at_10", "hit_rate_at_10")}

@@ -13,7 +13,11 @@ from scipy import stats
 
 from bivrec_tf import metrics
 from bivrec_tf.config import MODEL_BEFORE, ModelConfig, TrainingConfig
+from bivrec_tf.evaluation import CUT_OFFS
 from bivrec_tf.models import MODEL_NAMES
+
+RANKS_FOLDER = Path(__file__).parent / "ranks"
+"""Where the ranks of every example are kept, for paired tests."""
 
 RESAMPLES = 10_000
 _AT_ONCE = 200
@@ -113,6 +117,21 @@ def read_results(folder: Path, ranks_folder: Path) -> Groups:
     return groups
 
 
+def write_ranks(folder: Path, stem: str, ranks: Mapping[str, np.ndarray]) -> None:
+    """Keeps the ranks of every example, as far as metrics look.
+
+    Args:
+      folder: Made where there is none.
+      stem: Of the result's file name.
+      ranks: int `[examples, targets]` by part of the result, such as `test`; 0 without a target.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    # All that is not found by the longest list is alike, which makes small files.
+    kept = {part: np.minimum(values, max(CUT_OFFS) + 1) for part, values in ranks.items()}
+    kept = {part: values.astype(np.uint8) for part, values in kept.items()}
+    np.savez_compressed(folder / f"{stem}.npz", **kept)
+
+
 def label_of(stem: str, found: Mapping[str, Any]) -> str:
     """Returns LABEL of a file name DATA-LABEL-SEED, or the model's name for any other name."""
     head, tail = f"{found['data']}-", f"-{found['seed']}"
@@ -156,13 +175,20 @@ def per_user(ranks: np.ndarray, metric: str) -> np.ndarray:
     return kinds[name](int(k)).per_example(ranks).numpy().astype(np.float64)
 
 
-def paired(first: Runs, second: Runs, metric: str, seed: int = 0) -> Interval | None:
-    """Compares two labels on the same users.
+def paired(
+    first: Runs,
+    second: Runs,
+    metric: str,
+    parts: tuple[str, str] = ("test", "test"),
+    seed: int = 0,
+) -> Interval | None:
+    """Compares two labels, each the mean of its seeds, on the same users.
 
     Args:
       first: Runs with ranks.
       second: Runs with ranks.
       metric: See `per_user`.
+      parts: What of each is compared, such as `test_id_view`.
       seed: Of the bootstrap.
 
     Returns:
@@ -171,14 +197,15 @@ def paired(first: Runs, second: Runs, metric: str, seed: int = 0) -> Interval | 
     Raises:
       click.ClickException: They ranked other numbers of examples.
     """
-    if not first.ranks or not second.ranks:
-        return None
     means = []
-    for runs in (first, second):
+    for runs, part in zip((first, second), parts, strict=True):
         seeds = []
         for file in runs.ranks.values():
             with np.load(file, allow_pickle=False) as stored:
-                seeds.append(per_user(stored["test"], metric))
+                if part in stored:
+                    seeds.append(per_user(stored[part].astype(np.int32), metric))
+        if not seeds:
+            return None
         if len({len(values) for values in seeds}) > 1:
             raise click.ClickException(f"runs of {runs.label!r} ranked other examples")
         means.append(np.mean(seeds, axis=0))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks.measured import Runs, interval_over_seeds, paired, read_results
+from benchmarks.measured import RANKS_FOLDER, Runs, interval_over_seeds, paired, read_results
 from bivrec_tf.models import MODEL_NAMES
 
 HERE = Path(__file__).parent
@@ -141,18 +141,24 @@ def noise_levels(labels: Mapping[str, Runs], kind: str) -> list[float]:
 
 
 def pairs_table(labels: Mapping[str, Runs], pairs: Iterable[tuple[str, str]]) -> str:
-    """Returns paired differences of named labels, where both were run and have ranks."""
+    """Returns paired differences of named labels, where both were run and have ranks.
+
+    A side is a label, or with a part of its results, as in `bivrec/id_view`.
+    """
     rows = []
-    for first, second in pairs:
-        if first not in labels or second not in labels:
+    for pair in pairs:
+        sides = [name.partition("/") for name in pair]
+        if any(label not in labels for label, _, _ in sides):
             continue
+        first, second = (labels[label] for label, _, _ in sides)
+        of_first, of_second = (f"test_{part}" if part else "test" for _, _, part in sides)
         for metric in ("ndcg_at_10", "ndcg_at_20", "recall_at_20"):
-            found = paired(labels[first], labels[second], metric)
+            found = paired(first, second, metric, (of_first, of_second))
             if found is not None:
-                base = labels[second].interval("test", metric)
+                base = second.interval(of_second, metric)
                 share = f"{found.mean / base.mean:+.1%}" if base and base.mean else ""
                 bounds = f"{found.low:+.4f} to {found.high:+.4f}"
-                name = f"{first} − {second}"
+                name = " − ".join(pair)
                 rows.append([name, _title(metric), f"{found.mean:+.4f}", bounds, share])
     return table(["", "metric", "difference", "95 % interval", "relative"], rows) if rows else ""
 
@@ -274,12 +280,17 @@ def report(data: str, protocol: str, labels: dict[str, Runs], pairs, folder: Pat
 )
 @click.option(
     "--ranks",
-    default=str(HERE.parent / "output" / "benchmarks" / "ranks"),
+    default=str(RANKS_FOLDER),
     show_default=True,
     type=click.Path(path_type=Path),
 )
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="For .md and .png.")
-@click.option("--pair", "names", multiple=True, help="As in bivrec:sasrec; all of bivrec without.")
+@click.option(
+    "--pair",
+    "names",
+    multiple=True,
+    help="As in bivrec:sasrec, or bivrec/id_view:pure_id; all of bivrec without.",
+)
 def main(results: Path, ranks: Path, output: Path, names: tuple[str, ...]) -> None:
     """Reads, prints, writes."""
     output.mkdir(parents=True, exist_ok=True)

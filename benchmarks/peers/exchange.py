@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.accuracy import HERE, slices, summary
+from benchmarks.measured import RANKS_FOLDER, write_ranks
 from benchmarks.prepared import Prepared, prepare, sequence_config
 from bivrec_tf.evaluation import CUT_OFFS
 
@@ -78,7 +79,7 @@ def write(name: str, max_history: int, root: Path, folder: Path, cache: Path) ->
 @click.option(
     "--ranks",
     "ranks_folder",
-    default=str(HERE.parent / "output" / "benchmarks" / "ranks"),
+    default=str(RANKS_FOLDER),
     show_default=True,
     type=click.Path(path_type=Path),
     help="Where the ranks of every example go, for paired tests.",
@@ -109,8 +110,7 @@ def read(folder: Path, out: Path, ranks_folder: Path, cache: Path) -> None:
         "test": summary(ranks),
         "slices": slices(prepared, ranks),
     }
-    ranks_folder.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(ranks_folder / f"{out.stem}.npz", test=ranks)
+    write_ranks(ranks_folder, out.stem, {"test": ranks})
     out.write_text(json.dumps(result, indent=1))
     shown = {name: round(result["test"][name], 4) for name in ("ndcg_at_10", "hit_rate_at_10")}
     click.echo(f"test: {shown}")

@@ -14,6 +14,7 @@ from benchmarks.measured import (
     paired,
     per_user,
     read_results,
+    write_ranks,
 )
 from benchmarks.report import main
 
@@ -62,7 +63,10 @@ def write(folder, label, seed, worst, data="walks", **changes):
     (folder / "results").mkdir(exist_ok=True)
     (folder / "ranks").mkdir(exist_ok=True)
     (folder / "results" / f"{name}.json").write_text(json.dumps(found))
-    np.savez(folder / "ranks" / f"{name}.npz", test=ranks)
+    parts = {"test": ranks}
+    if "test_id_view" in found:
+        parts["test_id_view"] = ranks + 1
+    write_ranks(folder / "ranks", name, parts)
     return found
 
 
@@ -119,6 +123,23 @@ def test_pairs_are_compared_user_by_user(tmp_path):
     assert 0 < found.low < found.mean < found.high
     unpaired = per_user(worse, "ndcg_at_20").std() / math.sqrt(USERS)
     assert found.high - found.low < 4 * unpaired
+
+
+def test_a_view_is_compared_with_its_model_alone(tmp_path):
+    write(tmp_path, "bivrec", 0, worst=40)
+    write(tmp_path, "pure_id", 0, worst=40)
+    done = report(tmp_path, "--pair", "bivrec/id_view:pure_id", "--pair", "bivrec:pure_id")
+    # The same ranks but for the view, which is one behind.
+    with np.load(tmp_path / "ranks" / "walks-pure_id-0.npz") as stored:
+        ranks = stored["test"].astype(int)
+    expected = (per_user(ranks + 1, "ndcg_at_20") - per_user(ranks, "ndcg_at_20")).mean()
+    rows = [line for line in done.output.splitlines() if "− pure_id | NDCG@20" in line]
+    assert [row.split("|")[1].strip() for row in rows] == [
+        "bivrec/id_view − pure_id",
+        "bivrec − pure_id",
+    ]
+    assert float(rows[0].split("|")[3]) == pytest.approx(expected, abs=5e-5) and expected < 0
+    assert float(rows[1].split("|")[3]) == 0.0
 
 
 def test_the_report_has_the_numbers_of_the_results(tmp_path):
