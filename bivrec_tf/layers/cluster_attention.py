@@ -34,7 +34,8 @@ class ClusterAttention(tf_keras.layers.Layer):
     softmax over tokens.
 
     The running pools are never formed: `g_kj . y_j` is linear attention, one product of values and
-    keys that all interests share and one of that with their densities, `O(L^2 (D + K))`.
+    keys that all interests share and one of that with their densities, `O(L^2 (D + K))`. A single
+    interest is given every token: nothing of this is computed, and there is no `W_K`.
 
     Args:
       top_n: Interests that a token is assigned to.
@@ -72,10 +73,13 @@ class ClusterAttention(tf_keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, tokens, mask, positions, pool: GaussianPool, training=None):
-        logits = self._affinity(tokens, mask, pool)
         valid = tf.cast(mask, tf.float32)[:, tf.newaxis, :]
-        allocation = tf.nn.softmax(logits / self.temperature, axis=1) * valid
-        assignment = self._assign(logits, training) * valid
+        if pool.query.shape[1] == 1:
+            allocation = assignment = valid
+        else:
+            logits = self._affinity(tokens, mask, pool)
+            allocation = tf.nn.softmax(logits / self.temperature, axis=1) * valid
+            assignment = self._assign(logits, training) * valid
         seen = visible(mask, positions)[:, :, tf.newaxis]
         given = tf.where(seen, tf.expand_dims(assignment, 1), 0.0)
         shares = given / (tf.reduce_sum(given, axis=-1, keepdims=True) + _PRIOR_COUNT)
