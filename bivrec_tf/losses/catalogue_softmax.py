@@ -25,8 +25,8 @@ class CatalogueSoftmax:
       readout: How K interest scores of an item become one: `max`, as at serving, or its smooth
         upper bound `logsumexp`.
       chunk_rows: Scores of so many interests are in memory at once; at least those of one row.
-      dtype: Of the matrix products and what goes into them. Scores are normalised, and gradients
-        added up, in float32.
+      dtype: Of the matrix products and what goes into them, and of probabilities. Their sums, the
+        loss and sums of gradients are float32.
 
     Reference: `docs/model.md`, section 3.
     """
