@@ -26,7 +26,7 @@ import tensorflow as tf
 import tf_keras
 import yaml
 
-from benchmarks.measured import RANKS_FOLDER, write_ranks
+from benchmarks.measured import write_ranks
 from benchmarks.prepared import encoders_of, prepare, sequence_config
 from bivrec_tf import data, training
 from bivrec_tf.config import ModelConfig, TrainingConfig
@@ -151,7 +151,13 @@ def joined(parts) -> np.ndarray:
 @click.option("--seed", default=0, show_default=True)
 @click.option("--config", "config_file", type=click.Path(exists=True, path_type=Path))
 @click.option("--set", "changes", multiple=True, help="As in training.epochs=3.")
-@click.option("--json", "out", required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--json",
+    "out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Where the result goes; ranks of every example, for paired tests, into `ranks` beside it.",
+)
 @click.option(
     "--root",
     default=str(HERE.parent.parent / "shared" / "data"),
@@ -164,13 +170,6 @@ def joined(parts) -> np.ndarray:
     default=str(HERE.parent / "output" / "benchmarks" / "prepared"),
     show_default=True,
     type=click.Path(path_type=Path),
-)
-@click.option(
-    "--ranks",
-    default=str(RANKS_FOLDER),
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="Where the ranks of every example go, for paired tests.",
 )
 @click.option("--noise", multiple=True, type=float, help="Share of test items made random, too.")
 @click.option("--insert", multiple=True, type=float, help="Share of random items inserted, too.")
@@ -194,7 +193,6 @@ def main(
     out,
     root,
     cache,
-    ranks,
     noise,
     insert,
     training_share,
@@ -325,7 +323,7 @@ def main(
     result["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=1))
-    write_ranks(ranks, out.stem, all_ranks)
+    write_ranks(out, all_ranks)
     for label in ("validation", "test", "test_id_view", "test_mm_view", "test_unfiltered"):
         if label in result:
             shown = {m: round(result[label][m], 4) for m in ("ndcg_at_10", "hit_rate_at_10")}

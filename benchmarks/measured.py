@@ -16,10 +16,9 @@ from bivrec_tf.config import MODEL_BEFORE, ModelConfig, TrainingConfig
 from bivrec_tf.evaluation import CUT_OFFS
 from bivrec_tf.models import MODEL_NAMES
 
-RANKS_FOLDER = Path(__file__).parent / "ranks"
-"""Where the ranks of every example are kept, for paired tests."""
-
 RESAMPLES = 10_000
+_FURTHEST = max(CUT_OFFS)
+_RANK_TYPE = np.min_scalar_type(_FURTHEST + 1)
 _AT_ONCE = 200
 
 
@@ -43,7 +42,7 @@ class Runs:
     Attributes:
       label: What was run.
       results: What `accuracy.py` wrote, by seed.
-      ranks: Files with the ranks of every example, by seed, where they are kept.
+      ranks: Files with the ranks of every example up to 50, by seed, where they are kept.
     """
 
     label: str
@@ -84,12 +83,11 @@ Groups = dict[tuple[str, str], dict[str, Runs]]
 """Runs by (data set, protocol) and label."""
 
 
-def read_results(folder: Path, ranks_folder: Path) -> Groups:
-    """Reads all results of a folder.
+def read_results(folder: Path) -> Groups:
+    """Reads all results of a folder, and finds their ranks.
 
     Args:
       folder: Holds files DATA-LABEL-SEED.json; files that are no such results are passed over.
-      ranks_folder: Where `accuracy.py` put the ranks.
 
     Raises:
       click.ClickException: Runs of one label differ in more than their seed.
@@ -111,25 +109,29 @@ def read_results(folder: Path, ranks_folder: Path) -> Groups:
         if found["seed"] in runs.results:
             raise click.ClickException(f"{file}: a second run of {label!r}, seed {found['seed']}")
         runs.results[found["seed"]] = found
-        ranks = ranks_folder / f"{file.stem}.npz"
+        ranks = ranks_file(file)
         if ranks.exists():
             runs.ranks[found["seed"]] = ranks
     return groups
 
 
-def write_ranks(folder: Path, stem: str, ranks: Mapping[str, np.ndarray]) -> None:
+def ranks_file(result: Path) -> Path:
+    """Returns where the ranks of a result stand: in the folder `ranks` beside it."""
+    return result.parent / "ranks" / f"{result.stem}.npz"
+
+
+def write_ranks(result: Path, ranks: Mapping[str, np.ndarray]) -> None:
     """Keeps the ranks of every example, as far as metrics look.
 
     Args:
-      folder: Made where there is none.
-      stem: Of the result's file name.
+      result: The file of the result.
       ranks: int `[examples, targets]` by part of the result, such as `test`; 0 without a target.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    file = ranks_file(result)
+    file.parent.mkdir(parents=True, exist_ok=True)
     # All that is not found by the longest list is alike, which makes small files.
-    kept = {part: np.minimum(values, max(CUT_OFFS) + 1) for part, values in ranks.items()}
-    kept = {part: values.astype(np.uint8) for part, values in kept.items()}
-    np.savez_compressed(folder / f"{stem}.npz", **kept)
+    kept = {part: np.minimum(values, _FURTHEST + 1) for part, values in ranks.items()}
+    np.savez_compressed(file, **{part: of.astype(_RANK_TYPE) for part, of in kept.items()})
 
 
 def label_of(stem: str, found: Mapping[str, Any]) -> str:
@@ -154,7 +156,8 @@ def _identity(found: Mapping[str, Any]) -> str:
         loss = {**defaults["loss"], **training.get("loss", {})}
         training = {**defaults, **training, "loss": loss}
     training.pop("seed", None)
-    parts = [found["model"], model, training, found["data_fingerprint"], found.get("warm_start")]
+    same = ("model", "data_fingerprint", "warm_start", "parameters")
+    parts = [model, training, *(found.get(name) for name in same)]
     return json.dumps(parts, sort_keys=True)
 
 
@@ -192,20 +195,28 @@ def paired(
       seed: Of the bootstrap.
 
     Returns:
-      The mean of first minus second and its interval; none where ranks are missing.
+      The mean of first minus second and its interval; none where ranks of any run are missing.
 
     Raises:
-      click.ClickException: They ranked other numbers of examples.
+      click.ClickException: They ranked other numbers of examples, or ranks are of another run than
+        the result beside them.
     """
     means = []
     for runs, part in zip((first, second), parts, strict=True):
-        seeds = []
-        for file in runs.ranks.values():
-            with np.load(file, allow_pickle=False) as stored:
-                if part in stored:
-                    seeds.append(per_user(stored[part].astype(np.int32), metric))
-        if not seeds:
+        if runs.ranks.keys() != runs.results.keys():
             return None
+        seeds = []
+        for seed_of_run, file in runs.ranks.items():
+            with np.load(file, allow_pickle=False) as stored:
+                if part not in stored:
+                    return None
+                values = per_user(stored[part].astype(np.int32), metric)
+            measured = runs.results[seed_of_run][part][metric]
+            if not math.isclose(values.mean(), measured, abs_tol=1e-5):
+                raise click.ClickException(
+                    f"{file}: ranks of another run than the result of {runs.label!r}. Run it again."
+                )
+            seeds.append(values)
         if len({len(values) for values in seeds}) > 1:
             raise click.ClickException(f"runs of {runs.label!r} ranked other examples")
         means.append(np.mean(seeds, axis=0))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks.measured import RANKS_FOLDER, Runs, interval_over_seeds, paired, read_results
+from benchmarks.measured import Runs, interval_over_seeds, paired, read_results
 from bivrec_tf.models import MODEL_NAMES
 
 HERE = Path(__file__).parent
@@ -278,12 +278,6 @@ def report(data: str, protocol: str, labels: dict[str, Runs], pairs, folder: Pat
     show_default=True,
     type=click.Path(exists=True, path_type=Path),
 )
-@click.option(
-    "--ranks",
-    default=str(RANKS_FOLDER),
-    show_default=True,
-    type=click.Path(path_type=Path),
-)
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="For .md and .png.")
 @click.option(
     "--pair",
@@ -291,17 +285,21 @@ def report(data: str, protocol: str, labels: dict[str, Runs], pairs, folder: Pat
     multiple=True,
     help="As in bivrec:sasrec, or bivrec/id_view:pure_id; all of bivrec without.",
 )
-def main(results: Path, ranks: Path, output: Path, names: tuple[str, ...]) -> None:
+def main(results: Path, output: Path, names: tuple[str, ...]) -> None:
     """Reads, prints, writes."""
     output.mkdir(parents=True, exist_ok=True)
-    groups = read_results(results, ranks)
+    groups = read_results(results)
     if not groups:
         raise click.ClickException(f"{results} holds no results of benchmarks/accuracy.py")
+    asked = [tuple(name.split(":")) for name in names]
+    if any(len(pair) != 2 for pair in asked):
+        raise click.UsageError("--pair: expected two labels, as in bivrec:sasrec")
+    for pair in asked:
+        sides = {side.partition("/")[0] for side in pair}
+        if not any(sides <= labels.keys() for labels in groups.values()):
+            raise click.UsageError(f"--pair {':'.join(pair)}: no data set has results of both")
     for (data, protocol), labels in groups.items():
-        pairs = [tuple(name.split(":")) for name in names]
-        if any(len(pair) != 2 for pair in pairs):
-            raise click.UsageError("--pair: expected two labels, as in bivrec:sasrec")
-        pairs = pairs or [("bivrec", label) for label in sorted(labels) if label != "bivrec"]
+        pairs = asked or [("bivrec", label) for label in sorted(labels) if label != "bivrec"]
         text = report(data, protocol, labels, pairs, output)
         (output / f"{data}-{protocol}.md").write_text(text)
         click.echo(text)

@@ -116,7 +116,7 @@ class LossConfig(StrictModel):
     )
     softmax_dtype: Literal["float32", "bfloat16"] = Field(
         "float32",
-        description="Of the products of the full softmax; bfloat16 halves their time on "
+        description="Of the full softmax and its products; bfloat16 halves their time on "
         "processors that multiply it natively.",
     )
     softmax_chunk_rows: int = Field(

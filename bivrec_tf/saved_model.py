@@ -191,12 +191,14 @@ def restore(saved: SavedRecommender, items: Iterable[ItemFeatures]) -> BiVRec:
     model = BiVRec(saved.config, catalogue)
     model.build_variables()
     variables = model.named_variables()
-    different = [
+    different = sorted(
         name
-        for name, variable in variables.items()
-        if name not in saved.weights or saved.weights[name].shape != tuple(variable.shape)
-    ]
-    if different or len(variables) != len(saved.weights):
+        for name in variables.keys() | saved.weights.keys()
+        if name not in saved.weights
+        or name not in variables
+        or saved.weights[name].shape != tuple(variables[name].shape)
+    )
+    if different:
         raise ConfigError(
             f"{saved.directory}: exported by version {saved.description['bivrec_tf_version']}, "
             f"whose weights are not those of this one (such as {different[:3]}). Refresh with that "

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.accuracy import HERE, slices, summary
-from benchmarks.measured import RANKS_FOLDER, write_ranks
+from benchmarks.measured import write_ranks
 from benchmarks.prepared import Prepared, prepare, sequence_config
 from bivrec_tf.evaluation import CUT_OFFS
 
@@ -76,16 +76,8 @@ def write(name: str, max_history: int, root: Path, folder: Path, cache: Path) ->
 @main.command()
 @click.option("--folder", required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--json", "out", required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--ranks",
-    "ranks_folder",
-    default=str(RANKS_FOLDER),
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="Where the ranks of every example go, for paired tests.",
-)
 @cache_option
-def read(folder: Path, out: Path, ranks_folder: Path, cache: Path) -> None:
+def read(folder: Path, out: Path, cache: Path) -> None:
     """Measures `recommended.csv` (user, item, rank) by the project's own metrics."""
     facts = json.loads((folder / "split.json").read_text())
     prepared = _prepared(facts["data"], facts["max_history"], Path(facts["root"]), cache)
@@ -110,7 +102,7 @@ def read(folder: Path, out: Path, ranks_folder: Path, cache: Path) -> None:
         "test": summary(ranks),
         "slices": slices(prepared, ranks),
     }
-    write_ranks(ranks_folder, out.stem, {"test": ranks})
+    write_ranks(out, {"test": ranks})
     out.write_text(json.dumps(result, indent=1))
     shown = {name: round(result["test"][name], 4) for name in ("ndcg_at_10", "hit_rate_at_10")}
     click.echo(f"test: {shown}")

@@ -5,7 +5,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
-from bivrec_tf.layers.columns import column_sum, weighted_mean
+from bivrec_tf.layers.columns import column_sum
 
 _EPSILON = 1e-6
 
@@ -59,12 +59,14 @@ def _normalise(values, gamma, beta):
     normal = centred * inverse
 
     def gradient(upstream):
-        product = upstream * normal
-        mean, along = (weighted_mean(values, gamma) for values in (upstream, product))
+        by_normal, product = upstream * gamma, upstream * normal
+        mean = tf.reduce_mean(by_normal, axis=-1, keepdims=True)
+        along = tf.reduce_mean(product * gamma, axis=-1, keepdims=True)
+        width = gamma.shape[0]
         return (
-            inverse * (upstream * gamma - mean - normal * along),
-            column_sum(product),
-            column_sum(upstream),
+            inverse * (by_normal - mean - normal * along),
+            column_sum(product, width),
+            column_sum(upstream, width),
         )
 
     return normal * gamma + beta, gradient

@@ -25,8 +25,8 @@ class CatalogueSoftmax:
       readout: How K interest scores of an item become one: `max`, as at serving, or its smooth
         upper bound `logsumexp`.
       chunk_rows: Scores of so many interests are in memory at once; at least those of one row.
-      dtype: Of the matrix products and what goes into them, and of probabilities. Their sums, the
-        loss and sums of gradients are float32.
+      dtype: Of the matrix products and what goes into them. Exponentials and gradients are added up
+        in float32; the normalisers of a mixture are as precise as a probability of this type.
 
     Reference: `docs/model.md`, section 3.
     """
@@ -40,6 +40,8 @@ class CatalogueSoftmax:
         self.readout = readout
         self.chunk_rows = chunk_rows
         self.dtype = dtype
+        # Without the processor's own kernel, a softmax of bfloat16 adds up in bfloat16.
+        self._softmax_dtype = dtype if _softmax_sums_in_float32(dtype) else "float32"
 
     def __call__(self, queries: tf.Tensor, items: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         """Computes the loss.
@@ -109,11 +111,12 @@ class CatalogueSoftmax:
         interests, dimension = queries.shape[1], queries.shape[2]
         flat = tf.reshape(queries, [-1, dimension])
         logits = tf.matmul(tf.cast(flat, self.dtype), items_cast, transpose_b=True)
-        # The only pass over the scores that is no product; it sums in float32 in any precision.
-        weights = tf.nn.softmax(logits)
+        # The only pass over the scores that is no product.
+        weights = tf.nn.softmax(tf.cast(logits, self._softmax_dtype))
         log_normaliser = _log_normaliser(logits, weights, tf.repeat(targets, interests))
         log_normaliser = tf.reshape(log_normaliser, [-1, interests])
         share = tf.reshape(tf.nn.softmax(log_normaliser), [-1, 1])
+        weights = tf.cast(weights, self.dtype)
         of_queries = share * tf.cast(tf.matmul(weights, items_cast), tf.float32)
         # The short factor of the product is scaled, not the scores.
         scaled = tf.cast(share * flat, self.dtype)
@@ -139,6 +142,14 @@ class CatalogueSoftmax:
             of_queries.append(tf.cast(tf.matmul(share, items_cast), tf.float32))
             of_items += tf.cast(tf.matmul(share, query, transpose_a=True), tf.float32)
         return tf.stack(of_queries, axis=1), of_items, -tf.reduce_sum(tf.math.log(of_targets))
+
+
+@functools.cache
+def _softmax_sums_in_float32(dtype: str) -> bool:
+    with tf.init_scope():
+        probabilities = tf.function(tf.nn.softmax)(tf.zeros([1, 4096], dtype))
+        # Of bfloat16, 256 and 1 are 256.
+        return float(probabilities[0, 0]) == 1 / 4096
 
 
 def _log_normaliser(logits, probabilities, targets):

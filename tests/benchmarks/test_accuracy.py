@@ -33,7 +33,7 @@ def run(data_root, folder, *arguments):
     environment = {k: v for k, v in os.environ.items() if k != "TF_USE_LEGACY_KERAS"}
     return subprocess.run(
         [sys.executable, "-m", "benchmarks.accuracy", "--root", str(data_root)]
-        + ["--cache", str(folder / "cache"), "--ranks", str(folder / "ranks"), "--threads", "1"]
+        + ["--cache", str(folder / "cache"), "--threads", "1"]
         + [*changes, *arguments],
         cwd=ROOT,
         capture_output=True,

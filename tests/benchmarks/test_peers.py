@@ -59,7 +59,7 @@ def test_a_peer_gets_the_histories_and_its_lists_are_measured_as_ours(written):
     run["configuration"] = {"model": {}, "training": {"epochs": 2}}
     (folder / "peer" / "run.json").write_text(json.dumps(run))
     out = folder / "walks-someone-3.json"
-    arguments = ["read", *where, "--json", str(out), "--ranks", str(folder / "ranks")]
+    arguments = ["read", *where, "--json", str(out)]
     done = CliRunner().invoke(main, arguments, catch_exceptions=False)
     assert done.exit_code == 0, done.output
 

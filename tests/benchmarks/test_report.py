@@ -30,10 +30,15 @@ def summary(ranks):
     }
 
 
-def write(folder, label, seed, worst, data="walks", **changes):
-    """A result of ranks drawn evenly from 1 to `worst`."""
+def drawn(seed, worst):
+    """Ranks drawn evenly from 1 to `worst`."""
+    return np.random.default_rng(seed).integers(1, worst + 1, size=(USERS, 1))
+
+
+def write(folder, label, seed, worst, data="walks", ranks=None, **changes):
+    """A result of drawn ranks, or of others."""
     model = label.split("-")[0]
-    ranks = np.random.default_rng(seed).integers(1, worst + 1, size=(USERS, 1))
+    ranks = drawn(seed, worst) if ranks is None else ranks
     found = {
         "data": data,
         "model": model,
@@ -61,20 +66,18 @@ def write(folder, label, seed, worst, data="walks", **changes):
         found |= {"test_id_view": summary(ranks + 1), "test_mm_view": summary(ranks + 2)}
     name = f"{data}-{label}-{seed}"
     (folder / "results").mkdir(exist_ok=True)
-    (folder / "ranks").mkdir(exist_ok=True)
     (folder / "results" / f"{name}.json").write_text(json.dumps(found))
     parts = {"test": ranks}
     if "test_id_view" in found:
         parts["test_id_view"] = ranks + 1
-    write_ranks(folder / "ranks", name, parts)
+    write_ranks(folder / "results" / f"{name}.json", parts)
     return found
 
 
 def report(folder, *arguments):
     return CliRunner().invoke(
         main,
-        ["--results", str(folder / "results"), "--ranks", str(folder / "ranks")]
-        + ["--output", str(folder / "out"), *arguments],
+        ["--results", str(folder / "results"), "--output", str(folder / "out"), *arguments],
     )
 
 
@@ -106,22 +109,17 @@ def test_the_bootstrap_covers_a_known_difference():
 
 def test_pairs_are_compared_user_by_user(tmp_path):
     # The same ranks, shifted by one: users differ far more than the two models do.
+    differences = []
     for seed in (0, 1):
-        write(tmp_path, "sasrec", seed, worst=40)
-        write(tmp_path, "bivrec", seed, worst=40)
-        with np.load(tmp_path / "ranks" / f"walks-sasrec-{seed}.npz") as stored:
-            worse = stored["test"] + 1
-        np.savez(tmp_path / "ranks" / f"walks-sasrec-{seed}.npz", test=worse)
-    ((_, labels),) = read_results(tmp_path / "results", tmp_path / "ranks").items()
+        ranks = drawn(seed, 90)
+        write(tmp_path, "bivrec", seed, worst=90)
+        write(tmp_path, "sasrec", seed, worst=90, ranks=ranks + 1)
+        differences.append(per_user(ranks, "ndcg_at_20") - per_user(ranks + 1, "ndcg_at_20"))
+    ((_, labels),) = read_results(tmp_path / "results").items()
     found = paired(labels["bivrec"], labels["sasrec"], "ndcg_at_20")
-    expected = np.mean([
-        per_user(np.load(tmp_path / "ranks" / f"walks-bivrec-{seed}.npz")["test"], "ndcg_at_20")
-        - per_user(np.load(tmp_path / "ranks" / f"walks-sasrec-{seed}.npz")["test"], "ndcg_at_20")
-        for seed in (0, 1)
-    ])  # fmt: skip
-    assert found.mean == pytest.approx(expected)
+    assert found.mean == pytest.approx(np.mean(differences))
     assert 0 < found.low < found.mean < found.high
-    unpaired = per_user(worse, "ndcg_at_20").std() / math.sqrt(USERS)
+    unpaired = per_user(ranks, "ndcg_at_20").std() / math.sqrt(USERS)
     assert found.high - found.low < 4 * unpaired
 
 
@@ -130,7 +128,7 @@ def test_a_view_is_compared_with_its_model_alone(tmp_path):
     write(tmp_path, "pure_id", 0, worst=40)
     done = report(tmp_path, "--pair", "bivrec/id_view:pure_id", "--pair", "bivrec:pure_id")
     # The same ranks but for the view, which is one behind.
-    with np.load(tmp_path / "ranks" / "walks-pure_id-0.npz") as stored:
+    with np.load(tmp_path / "results" / "ranks" / "walks-pure_id-0.npz") as stored:
         ranks = stored["test"].astype(int)
     expected = (per_user(ranks + 1, "ndcg_at_20") - per_user(ranks, "ndcg_at_20")).mean()
     rows = [line for line in done.output.splitlines() if "− pure_id | NDCG@20" in line]
@@ -173,7 +171,7 @@ def test_the_report_has_the_numbers_of_the_results(tmp_path):
 def test_without_ranks_there_are_tables_and_no_pairs(tmp_path):
     write(tmp_path, "bivrec", 0, worst=30)
     write(tmp_path, "sasrec", 0, worst=30)
-    for file in (tmp_path / "ranks").iterdir():
+    for file in (tmp_path / "results" / "ranks").iterdir():
         file.unlink()
     done = report(tmp_path)
     assert done.exit_code == 0, done.output
@@ -228,11 +226,32 @@ def test_settings_of_a_peer_are_its_own(tmp_path):
 
 def test_pairs_of_other_examples_are_refused(tmp_path):
     write(tmp_path, "bivrec", 0, worst=30)
-    write(tmp_path, "sasrec", 0, worst=30)
-    np.savez(tmp_path / "ranks" / "walks-sasrec-0.npz", test=np.ones([USERS - 1, 1], int))
+    write(tmp_path, "sasrec", 0, worst=30, ranks=drawn(0, 30)[1:])
     done = report(tmp_path)
     assert done.exit_code == 1
     assert "ranked other examples" in done.output
+
+
+def test_ranks_of_another_run_are_refused(tmp_path):
+    write(tmp_path, "bivrec", 0, worst=60)
+    write(tmp_path, "sasrec", 0, worst=30)
+    kept = tmp_path / "results" / "ranks"
+    (kept / "walks-bivrec-0.npz").rename(kept / "walks-sasrec-0.npz")
+    write(tmp_path, "bivrec", 0, worst=60)
+    done = report(tmp_path)
+    assert done.exit_code == 1
+    assert "walks-sasrec-0.npz: ranks of another run" in done.output
+
+
+def test_pairs_want_results_and_the_ranks_of_every_run(tmp_path):
+    for seed in (0, 1):
+        write(tmp_path, "bivrec", seed, worst=30)
+        write(tmp_path, "sasrec", seed, worst=30)
+    done = report(tmp_path, "--pair", "bivrec:sasrek")
+    assert done.exit_code == 2 and "bivrec:sasrek" in done.output
+    assert "− sasrec" in report(tmp_path, "--pair", "bivrec:sasrec").output
+    (tmp_path / "results" / "ranks" / "walks-sasrec-1.npz").unlink()
+    assert "− sasrec" not in report(tmp_path, "--pair", "bivrec:sasrec").output
 
 
 def test_nothing_to_report_says_so(tmp_path):

@@ -99,3 +99,14 @@ def test_scaled_columns_and_their_gradients_are_those_of_a_product(shape, seed):
     np.testing.assert_allclose(of_values, upstream * weights, rtol=1e-6)
     summed = (upstream * values).numpy().reshape(-1, 3).sum(0)
     np.testing.assert_allclose(of_weights, summed, rtol=1e-4, atol=1e-5)
+
+
+def test_columns_of_half_precision_are_added_up_in_single():
+    # In bfloat16 itself the sum of ones would stop at 256.
+    values, weights = tf.ones([10_000, 2], tf.bfloat16), tf.constant([1.0, 2.0], tf.bfloat16)
+    with tf.GradientTape() as tape:
+        tape.watch(weights)
+        scaled = scale_columns(values, weights)
+    found = tape.gradient(scaled, weights)
+    assert found.dtype == tf.bfloat16
+    np.testing.assert_allclose(tf.cast(found, tf.float32), [10_000, 10_000], rtol=0.01)

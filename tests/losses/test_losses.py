@@ -68,6 +68,8 @@ def test_mixture_holds_where_the_probability_of_a_target_underflows(apart, dtype
     queries = tf.constant([[[1.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [0.0, 0.5]]])
     table = apart * tf.constant([[2.0, -1.0], [-1.0, -1.5], [0.5, 1.0], [-2.0, 2.0]])
     targets = tf.constant([1, 1])
+    lowest = tf.reduce_min(tf.nn.softmax(tf.einsum("nkd,vd->nkv", queries, table))[:, :, 1])
+    assert (float(lowest) < 1e-37) == (apart > 1.0)
     results = []
     for loss in (
         CatalogueSoftmax("logsumexp", dtype=dtype),
@@ -79,8 +81,20 @@ def test_mixture_holds_where_the_probability_of_a_target_underflows(apart, dtype
         results.append([value, *tape.gradient(value, [queries, table])])
     assert float(results[1][0]) > 0.5 * apart
     rough = 5e-4 if dtype == "float32" else 2e-2
-    for fused, plain in zip(*results, strict=True):
-        np.testing.assert_allclose(fused, plain, rtol=rough, atol=rough * apart)
+    # Loss and gradient of queries grow with the vectors of items, that of items does not.
+    for scale, fused, plain in zip((apart, apart, 1.0), *results, strict=True):
+        np.testing.assert_allclose(fused, plain, rtol=rough, atol=rough * scale)
+
+
+def test_many_small_probabilities_add_up_in_bfloat16():
+    """As of a catalogue of thousands: a sum in bfloat16 itself would stop at 256 equal terms."""
+    rng = np.random.default_rng(0)
+    queries = tf.constant(rng.normal(size=[16, 2, 8]), tf.float32)
+    table = tf.constant(0.3 * rng.normal(size=[5000, 8]), tf.float32)
+    targets = tf.constant(rng.integers(0, 5000, size=16), tf.int32)
+    exact = float(naive_catalogue_loss(queries, table, targets, "logsumexp"))
+    rounded = float(CatalogueSoftmax("logsumexp", dtype="bfloat16")(queries, table, targets))
+    assert rounded == pytest.approx(exact, abs=0.01)
 
 
 def test_a_step_without_targets_has_no_loss_and_no_gradient():

@@ -67,11 +67,15 @@ def test_the_task_loss_is_the_cross_entropy_of_serving_scores_after_every_prefix
 
 
 @pytest.mark.parametrize(
-    ("softmax", "views"), itertools.product(["full", "sampled"], [("id", "mm"), ("id",), ("mm",)])
+    ("softmax", "views", "interests"),
+    [
+        *itertools.product(["full", "sampled"], [("id", "mm"), ("id",), ("mm",)], [3]),
+        ("full", ("id", "mm"), 1),
+    ],
 )
-def test_every_trainable_variable_receives_a_gradient(make_model, batch, softmax, views):
+def test_every_trainable_variable_receives_a_gradient(make_model, batch, softmax, views, interests):
     loss = LossConfig(softmax=softmax, sampled_negatives=30, cross_view_warmup_steps=10)
-    model = make_model(loss, views=views, scales=(1, 2), dropout=0.1)
+    model = make_model(loss, views=views, scales=(1, 2), dropout=0.1, num_interests=interests)
     model.compile(optimizer=make_optimizer(TrainingConfig()))
 
     @tf.function
