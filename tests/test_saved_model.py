@@ -1,5 +1,6 @@
 """An exported model read back: the same answers, new items, retired ones, and what is refused."""
 
+import dataclasses
 import json
 import shutil
 
@@ -162,6 +163,16 @@ def test_a_damaged_or_older_model_is_named(folder, tmp_path):
     (tmp_path / "1" / DESCRIPTION_FILE).write_text(json.dumps(description))
     with pytest.raises(ConfigError, match="exported by another version of BiVRec-TF, or damaged"):
         read_saved_model(tmp_path / "1")
+
+
+def test_weights_of_another_version_are_named(saved):
+    gone = next(iter(saved.weights))
+    more = {**saved.weights, "some/old/kernel": np.zeros([8, 8], np.float32)}
+    fewer = {name: value for name, value in saved.weights.items() if name != gone}
+    for weights, name in ((more, "some/old/kernel"), (fewer, gone)):
+        other = dataclasses.replace(saved, weights=weights)
+        with pytest.raises(ConfigError, match=f"weights are not those.*{name}.*train a new model"):
+            restore(other, features(["item 0"]))
 
 
 def test_a_model_from_before_its_multimodal_view_read_ids_still_scores_as_it_did(tmp_path):
