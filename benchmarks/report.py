@@ -2,11 +2,14 @@
 
     .venv/bin/python -m benchmarks.report --output docs/benchmarks --pair bivrec:sasrec
 
+Every data set has a page; `README.md` has the models of all of them in one table each.
+
 Results are files DATA-LABEL-SEED.json; runs that share DATA, protocol and LABEL differ in their
 seed alone, which is checked. A label is a model's name, or a model's name and what was changed, as
-in `bivrec-no_semantic`: those make the ablations. Means come with 95 % intervals (Student's t over
-seeds). Pairs are compared on the same users: differences of per-user metrics, averaged over seeds,
-with 95 % intervals of a bootstrap over users; it needs the ranks that `accuracy.py` keeps.
+in `bivrec-no_semantic`: those make the ablations, but for labels named by `--pair`, which stand
+beside the models. Means come with 95 % intervals (Student's t over seeds). Pairs are compared on
+the same users: differences of per-user metrics, averaged over seeds, with 95 % intervals of a
+bootstrap over users; it needs the ranks that `accuracy.py` keeps.
 """
 
 import math
@@ -20,6 +23,7 @@ from bivrec_tf.models import MODEL_NAMES
 
 HERE = Path(__file__).parent
 METRICS = ("recall_at_10", "ndcg_at_10", "recall_at_20", "ndcg_at_20", "mrr_at_20")
+VIEWS = {"": "test", ", id view": "test_id_view", ", multimodal view": "test_mm_view"}
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -56,6 +60,40 @@ def accuracy_table(labels: Mapping[str, Runs], part: str = "test") -> str:
             cells = [value.text() for value in found if value is not None]
             rows.append([runs.label, str(len(runs.values(part, metrics[0]))), *cells])
     return table(["", "seeds", *map(_title, metrics)], rows)
+
+
+def overview_table(labels: Mapping[str, Runs]) -> str:
+    """Returns models of one data set, each with its views, and what training took."""
+    wanted = ("ndcg_at_10", "ndcg_at_20", "hit_rate_at_10")
+    rows = []
+    for runs in _ordered(labels):
+        for view, part in VIEWS.items():
+            found = [runs.interval(part, metric) for metric in wanted]
+            if None in found:
+                continue
+            cells = [value.text() for value in found if value is not None]
+            if not view:
+                seconds = [run["training_seconds"] for run in runs.results.values()]
+                kept = runs.interval("test_unfiltered", "ndcg_at_10")
+                cells += [kept.text() if kept else "", f"{sum(seconds) / len(seconds):,.0f}"]
+            rows.append([runs.label + view, str(len(runs.values(part, wanted[0]))), *cells])
+    titles = [*map(_title, wanted), "NDCG@10, seen kept", "seconds of training"]
+    width = len(titles) + 2
+    return table(["", "seeds", *titles], [[*row, *[""] * (width - len(row))] for row in rows])
+
+
+def reach_table(labels: Mapping[str, Runs], goals: Sequence[float]) -> str:
+    """Returns the seconds of training, evaluation left out, until validation NDCG@10 is reached."""
+    rows = []
+    for runs in _ordered(labels):
+        curves = [found["curve"] for found in runs.results.values() if found["curve"]]
+        cells = []
+        for goal in goals:
+            first = [next((t for t, _, value in curve if value >= goal), None) for curve in curves]
+            cells.append(" ".join("never" if t is None else f"{t:,.0f}" for t in first))
+        if curves and set(cells) != {" ".join(["never"] * len(curves))}:
+            rows.append([runs.label, *cells])
+    return table(["seconds, every seed", *(f"{goal:g}" for goal in goals)], rows) if rows else ""
 
 
 def views_table(labels: Mapping[str, Runs], metric: str = "ndcg_at_20") -> str:
@@ -220,27 +258,40 @@ def _save(figure, axis, path: Path) -> None:
         figure.savefig(path, dpi=120)
 
 
-def report(data: str, protocol: str, labels: dict[str, Runs], pairs, folder: Path) -> str:
-    """Writes the plots of one data set and returns its tables."""
-    # Peers have labels of their own, which are their models' names too. Where nothing but changed
-    # models was run, those are what there is to show.
-    models = {
-        label: runs
-        for label, runs in labels.items()
-        if label in MODEL_NAMES or runs.model not in MODEL_NAMES
-    } or labels
-    transferred = {
+def transferred(labels: Mapping[str, Runs]) -> dict[str, Runs]:
+    """Returns runs on a share of the users, and those that another data set's model started."""
+    return {
         label: runs
         for label, runs in labels.items()
         if runs.training_share < 1 or runs.warm_start is not None
     }
-    compared = {runs.model for runs in transferred.values()}
+
+
+def side_by_side(labels: Mapping[str, Runs], pairs: Iterable[tuple[str, str]]) -> dict[str, Runs]:
+    """Returns models, peers, and what is named in pairs; all but those make the ablations."""
+    # Peers have labels of their own, which are their models' names too.
+    named = {side.partition("/")[0] for pair in pairs for side in pair} - transferred(labels).keys()
+    return {
+        label: runs
+        for label, runs in labels.items()
+        if label in MODEL_NAMES or runs.model not in MODEL_NAMES or label in named
+    }
+
+
+def report(
+    data: str, protocol: str, labels: dict[str, Runs], asked, folder: Path, goals: Sequence[float]
+) -> str:
+    """Writes the plots of one data set and returns its tables."""
+    pairs = asked or [("bivrec", label) for label in sorted(labels) if label != "bivrec"]
+    # Where nothing but changed models was run, those are what there is to show.
+    models = side_by_side(labels, asked) or labels
+    shares = transferred(labels)
     changed = {
         label: runs
         for label, runs in labels.items()
-        if label == "bivrec" or label not in models.keys() | transferred.keys()
+        if label == "bivrec" or label not in models.keys() | shares.keys()
     }
-    in_full = {label: labels[label] for label in compared & labels.keys()}
+    in_full = {runs.model: labels[runs.model] for runs in shares.values() if runs.model in labels}
     example = next(iter(labels.values())).example
     parts = [
         f"## {data}, {protocol}\n",
@@ -253,9 +304,10 @@ def report(data: str, protocol: str, labels: dict[str, Runs], pairs, folder: Pat
         ("Pairs on the same users", pairs_table(labels, pairs)),
         ("Views", views_table(models)),
         ("Ablations", accuracy_table(changed) if len(changed) > 1 else ""),
-        ("Shares of the data and transfer", shares_table({**in_full, **transferred})),
+        ("Shares of the data and transfer", shares_table({**in_full, **shares})),
         ("Kinds of users and targets", slices_table(models)),
         ("Cost", cost_table(models)),
+        ("Training until validation NDCG@10 reached", reach_table(models, goals)),
     ):
         if text.count("\n") > 2:
             parts += [f"### {title}\n", text]
@@ -285,7 +337,10 @@ def report(data: str, protocol: str, labels: dict[str, Runs], pairs, folder: Pat
     multiple=True,
     help="As in bivrec:sasrec, or bivrec/id_view:pure_id; all of bivrec without.",
 )
-def main(results: Path, output: Path, names: tuple[str, ...]) -> None:
+@click.option(
+    "--reach", "goals", multiple=True, type=float, help="Validation NDCG@10, as in 0.17: when?"
+)
+def main(results: Path, output: Path, names: tuple[str, ...], goals: tuple[float, ...]) -> None:
     """Reads, prints, writes."""
     output.mkdir(parents=True, exist_ok=True)
     groups = read_results(results)
@@ -298,11 +353,16 @@ def main(results: Path, output: Path, names: tuple[str, ...]) -> None:
         sides = {side.partition("/")[0] for side in pair}
         if not any(sides <= labels.keys() for labels in groups.values()):
             raise click.UsageError(f"--pair {':'.join(pair)}: no data set has results of both")
+    overview = ["# Models on the test split, seen items left out\n"]
     for (data, protocol), labels in groups.items():
-        pairs = asked or [("bivrec", label) for label in sorted(labels) if label != "bivrec"]
-        text = report(data, protocol, labels, pairs, output)
-        (output / f"{data}-{protocol}.md").write_text(text)
+        text = report(data, protocol, labels, asked, output, goals)
+        name = f"{data}-{protocol}.md"
+        (output / name).write_text(text)
         click.echo(text)
+        shown = side_by_side(labels, asked)
+        if shown:
+            overview += [f"## [{data}, {protocol}]({name})\n", overview_table(shown)]
+    (output / "README.md").write_text("\n".join(overview))
 
 
 if __name__ == "__main__":

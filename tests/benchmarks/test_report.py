@@ -168,6 +168,39 @@ def test_the_report_has_the_numbers_of_the_results(tmp_path):
     assert (tmp_path / "out" / "other-leave_one_out.md").exists()
 
 
+def test_models_of_every_data_set_stand_on_one_page_with_what_pairs_name(tmp_path):
+    found = write(tmp_path, "bivrec", 0, worst=30)
+    for label in ("sasrec", "sasrec-longer", "sasrec-shorter", "bivrec-tenth"):
+        write(tmp_path, label, 0, worst=60, training_share=0.1 if label == "bivrec-tenth" else 1.0)
+    write(tmp_path, "peer_sasrec", 0, worst=70, data="other")
+    write(tmp_path, "bivrec-changed", 0, worst=30, data="third")
+    pairs = ("--pair", "bivrec:sasrec-longer", "--pair", "bivrec:bivrec-tenth")
+    assert report(tmp_path, *pairs).exit_code == 0
+    text = (tmp_path / "out" / "README.md").read_text()
+    shown = [line.split(" | ")[0].strip("| ") for line in text.splitlines() if "|" in line]
+    expected = ["sasrec", "bivrec", "bivrec, id view", "bivrec, multimodal view", "sasrec-longer"]
+    assert [name for name in shown if name and "-|" not in name] == ["peer_sasrec", *expected]
+    assert "](walks-leave_one_out.md)" in text and "](other-leave_one_out.md)" in text
+    assert cells(text, "bivrec")[2] == f"{found['test']['ndcg_at_10']:.4f}"
+    view = cells(text, "bivrec, multimodal view")
+    assert view[4] == f"{found['test_mm_view']['hit_rate_at_10']:.4f}"
+    # What was named is no ablation, too; what was not is.
+    ablations = (tmp_path / "out" / "walks-leave_one_out.md").read_text().split("### Ablations")[1]
+    ablations = ablations.split("###")[0]
+    assert "sasrec-shorter" in ablations and "sasrec-longer" not in ablations
+
+
+def test_seconds_until_a_quality_are_of_the_first_epoch_that_reached_it(tmp_path):
+    rising = [[10.0, 3.0, 0.1], [25.0, 2.0, 0.3], [40.0, 1.0, 0.2]]
+    write(tmp_path, "bivrec", 0, worst=30, curve=rising)
+    write(tmp_path, "bivrec", 1, worst=30, curve=rising[:1])
+    write(tmp_path, "sasrec", 0, worst=30, curve=rising[:1])
+    text = report(tmp_path, "--reach", "0.1", "--reach", "0.15").output
+    assert cells(text.split("### Training until")[1], "bivrec")[1:] == ["10 10", "25 never"]
+    assert cells(text.split("### Training until")[1], "sasrec")[1:] == ["10", "never"]
+    assert "### Training until" not in report(tmp_path, "--reach", "0.5").output
+
+
 def test_without_ranks_there_are_tables_and_no_pairs(tmp_path):
     write(tmp_path, "bivrec", 0, worst=30)
     write(tmp_path, "sasrec", 0, worst=30)
