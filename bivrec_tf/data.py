@@ -161,7 +161,7 @@ def training_batches(
         bucket_boundaries=[bound + 1 for bound in longest[:-1]],
         bucket_batch_sizes=sizes,
     )
-    return batches.map(crop).prefetch(tf.data.AUTOTUNE)
+    return _not_tuned(batches.map(crop).prefetch(tf.data.AUTOTUNE))
 
 
 def evaluation_batches(
@@ -198,7 +198,18 @@ def evaluation_batches(
         }
 
     batches = examples.batch(batch_size).map(parse, num_parallel_calls=tf.data.AUTOTUNE)
-    return batches.cache().prefetch(tf.data.AUTOTUNE)
+    return _not_tuned(batches.cache().prefetch(tf.data.AUTOTUNE))
+
+
+def _not_tuned(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Returns batches whose parallelism is TensorFlow's default and stays it.
+
+    What tunes it is a thread that sleeps for up to a minute, twice as long every time. The end of
+    an iterator may wait until it wakes: so a run stood still after its epochs (decision 0022).
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return batches.with_options(options)
 
 
 def count_targets(windows: tf.data.Dataset, num_items: int) -> tf.Tensor:

@@ -172,6 +172,18 @@ def test_a_limited_evaluation_takes_a_fixed_sample_from_all_over_the_examples(lo
     assert max(samples[0]) > 15
 
 
+def test_nothing_that_sleeps_for_a_minute_keeps_an_epochs_end_waiting(lookup):
+    examples = data.serialize_sequences([("u", NAMES[:3], NAMES[3:5])])
+    # Tuning is a thread that an iterator waits for as it ends: docs/decisions/0022.
+    for batches in (
+        data.training_batches(data.windows_from_ids(examples, lookup), 5, 2, seed=0),
+        data.evaluation_batches(examples, lookup),
+    ):
+        counted = batches.apply(tf.data.experimental.assert_cardinality(1))
+        assert counted.options().autotune.enabled is False
+        assert len(list(counted)) == 1
+
+
 def test_lookup_maps_ids_to_rows_and_everything_else_to_zero(catalogue):
     names = tf.constant([["item 3", ""], ["ITEM 3", "-" * 513]])
     assert data.ItemLookup(catalogue)(names).numpy().tolist() == [[3, 0], [0, 0]]
