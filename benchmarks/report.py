@@ -72,14 +72,16 @@ def overview_table(labels: Mapping[str, Runs]) -> str:
             if None in found:
                 continue
             cells = [value.text() for value in found if value is not None]
+            of_the_whole = ["", ""]
             if not view:
                 seconds = [run["training_seconds"] for run in runs.results.values()]
                 kept = runs.interval("test_unfiltered", "ndcg_at_10")
-                cells += [kept.text() if kept else "", f"{sum(seconds) / len(seconds):,.0f}"]
-            rows.append([runs.label + view, str(len(runs.values(part, wanted[0]))), *cells])
+                mean = interval_over_seeds(seconds).mean
+                of_the_whole = [kept.text() if kept else "", f"{mean:,.0f}"]
+            seeds = str(len(runs.values(part, wanted[0])))
+            rows.append([runs.label + view, seeds, *cells, *of_the_whole])
     titles = [*map(_title, wanted), "NDCG@10, seen kept", "seconds of training"]
-    width = len(titles) + 2
-    return table(["", "seeds", *titles], [[*row, *[""] * (width - len(row))] for row in rows])
+    return table(["", "seeds", *titles], rows)
 
 
 def reach_table(labels: Mapping[str, Runs], goals: Sequence[float]) -> str:
@@ -87,20 +89,21 @@ def reach_table(labels: Mapping[str, Runs], goals: Sequence[float]) -> str:
     rows = []
     for runs in _ordered(labels):
         curves = [found["curve"] for found in runs.results.values() if found["curve"]]
-        cells = []
-        for goal in goals:
-            first = [next((t for t, _, value in curve if value >= goal), None) for curve in curves]
-            cells.append(" ".join("never" if t is None else f"{t:,.0f}" for t in first))
-        if curves and set(cells) != {" ".join(["never"] * len(curves))}:
-            rows.append([runs.label, *cells])
-    return table(["seconds, every seed", *(f"{goal:g}" for goal in goals)], rows) if rows else ""
+        reached = [
+            [next((t for t, _, value in curve if value >= goal), math.inf) for curve in curves]
+            for goal in goals
+        ]
+        if any(math.isfinite(t) for seconds in reached for t in seconds):
+            texts = [["never" if t == math.inf else f"{t:,.0f}" for t in row] for row in reached]
+            rows.append([runs.label, *map(" ".join, texts)])
+    return table(["seconds, every seed", *(f"{goal:g}" for goal in goals)], rows)
 
 
 def views_table(labels: Mapping[str, Runs], metric: str = "ndcg_at_20") -> str:
     """Returns what each view reaches alone in models with two."""
     rows = []
     for runs in _ordered(labels):
-        parts = [runs.interval(f"test{view}", metric) for view in ("", "_id_view", "_mm_view")]
+        parts = [runs.interval(part, metric) for part in VIEWS.values()]
         if None not in parts:
             weight = interval_over_seeds([found["id_weight"] for found in runs.results.values()])
             cells = [value.text() for value in parts if value is not None]
@@ -279,12 +282,9 @@ def side_by_side(labels: Mapping[str, Runs], pairs: Iterable[tuple[str, str]]) -
 
 
 def report(
-    data: str, protocol: str, labels: dict[str, Runs], asked, folder: Path, goals: Sequence[float]
+    data: str, protocol: str, labels: dict[str, Runs], models, pairs, folder: Path, goals
 ) -> str:
-    """Writes the plots of one data set and returns its tables."""
-    pairs = asked or [("bivrec", label) for label in sorted(labels) if label != "bivrec"]
-    # Where nothing but changed models was run, those are what there is to show.
-    models = side_by_side(labels, asked) or labels
+    """Writes the plots of one data set and returns its tables; `models` are side by side."""
     shares = transferred(labels)
     changed = {
         label: runs
@@ -355,11 +355,13 @@ def main(results: Path, output: Path, names: tuple[str, ...], goals: tuple[float
             raise click.UsageError(f"--pair {':'.join(pair)}: no data set has results of both")
     overview = ["# Models on the test split, seen items left out\n"]
     for (data, protocol), labels in groups.items():
-        text = report(data, protocol, labels, asked, output, goals)
+        pairs = asked or [("bivrec", label) for label in sorted(labels) if label != "bivrec"]
+        shown = side_by_side(labels, asked)
+        # Where nothing but changed models was run, those are what there is to show.
+        text = report(data, protocol, labels, shown or labels, pairs, output, goals)
         name = f"{data}-{protocol}.md"
         (output / name).write_text(text)
         click.echo(text)
-        shown = side_by_side(labels, asked)
         if shown:
             overview += [f"## [{data}, {protocol}]({name})\n", overview_table(shown)]
     (output / "README.md").write_text("\n".join(overview))
