@@ -232,8 +232,8 @@ def main(
     batches = data.training_batches(
         prepared.training_windows(), config.max_history, options.batch_size, seed
     )
-    validation = prepared.batches("validation", 256, options.max_evaluation_examples)
-    calibration = prepared.batches("validation", 256, CALIBRATION_EXAMPLES)
+    validation = prepared.batches("validation", most=options.max_evaluation_examples)
+    calibration = prepared.batches("validation", most=CALIBRATION_EXAMPLES)
 
     curve: list[tuple[float, float, float]] = []
 

@@ -68,7 +68,7 @@ class Prepared:
         elements = {USER: users, features.HISTORY: history, features.TARGET: target}
         return tf.data.Dataset.from_tensor_slices(elements)
 
-    def batches(self, split: str, size: int = 256, most: int | None = None) -> tf.data.Dataset:
+    def batches(self, split: str, size: int = 1024, most: int | None = None) -> tf.data.Dataset:
         """Returns held-out examples as `data.evaluation_batches` does; a fixed sample of `most`."""
         examples = self.held_out[split]
         if most is not None and most < len(examples):

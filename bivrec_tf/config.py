@@ -162,7 +162,12 @@ class TrainingConfig(StrictModel):
     early_stopping_patience: int = Field(
         5, ge=1, description="Epochs without a better validation NDCG@10 before training stops."
     )
-    evaluation_batch_size: int = Field(256, ge=1, description="Histories ranked at once.")
+    evaluation_batch_size: int = Field(
+        1024,
+        ge=1,
+        description="Held-out histories that are sorted by length together, before groups of them "
+        "are ranked: larger ones leave less padding.",
+    )
     max_evaluation_examples: int | None = Field(
         None, ge=1, description="Validation examples ranked after an epoch; none: all."
     )

@@ -167,7 +167,7 @@ def training_batches(
 def evaluation_batches(
     examples: tf.data.Dataset,
     lookup: ItemLookup,
-    batch_size: int = 256,
+    batch_size: int = 1024,
     max_examples: int | None = None,
 ) -> tf.data.Dataset:
     """Batches histories and targets for ranking.
