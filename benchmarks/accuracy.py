@@ -296,6 +296,7 @@ def main(
         "windows_per_second": len(prepared.windows) * len(curve) / max(spent, 1e-9),
         "curve": curve,
         "id_weight": float(model.id_weight.numpy()),
+        "popularity_weight": float(model.popularity_weight.numpy()),
         "cold_offset": float(model.cold_offset.numpy()),
     }
     if export_to is not None:

@@ -88,9 +88,9 @@ def main(name, models, root, out) -> None:
         found.append(row)
         click.echo(
             f"{model_name}: epoch {epoch:.1f} s, evaluation of {users} users "
-            f"{row['seconds']:.1f} s = {row['seconds'] / epoch:.1%}, the first of a training, which "
-            f"reads the data, {row['first_seconds_1']:.1f} s; memory added by a quarter "
-            f"of them {row['added_mib_0.25']:.0f} MiB, by all {row['added_mib_1']:.0f} MiB"
+            f"{row['seconds']:.1f} s = {row['seconds'] / epoch:.1%}, the first, which reads the "
+            f"data, {row['first_seconds_1']:.1f} s; memory added by a quarter of them "
+            f"{row['added_mib_0.25']:.0f} MiB, by all {row['added_mib_1']:.0f} MiB"
         )
     if out:
         out.write_text(json.dumps({"data": name, "measured": found}, indent=1))

@@ -142,6 +142,10 @@ def label_of(stem: str, found: Mapping[str, Any]) -> str:
     return str(found["model"])
 
 
+# What training did before a setting of it existed, where that is not its default.
+_TRAINING_BEFORE = {"calibrate_popularity": False}
+
+
 def _identity(found: Mapping[str, Any]) -> str:
     """What runs of one label have in common, as text.
 
@@ -154,7 +158,7 @@ def _identity(found: Mapping[str, Any]) -> str:
             del model["multimodal_history"]
         defaults = TrainingConfig().model_dump(mode="json")
         loss = {**defaults["loss"], **training.get("loss", {})}
-        training = {**defaults, **training, "loss": loss}
+        training = {**defaults, **_TRAINING_BEFORE, **training, "loss": loss}
     training.pop("seed", None)
     same = ("model", "data_fingerprint", "warm_start", "parameters")
     parts = [model, training, *(found.get(name) for name in same)]

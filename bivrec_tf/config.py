@@ -92,6 +92,9 @@ class ModelConfig(StrictModel):
 MODEL_BEFORE = {"multimodal_history": "content"}
 """What models were before a setting of the architecture existed, where that is not its default."""
 
+WEIGHTS_BEFORE = {"popularity_weight": 0.0}
+"""The same of what a model stores beside its layers' weights."""
+
 
 class LossConfig(StrictModel):
     """Weights of the multi-task objective (`docs/model.md`, section 4)."""
@@ -170,6 +173,11 @@ class TrainingConfig(StrictModel):
     )
     max_evaluation_examples: int | None = Field(
         None, ge=1, description="Validation examples ranked after an epoch; none: all."
+    )
+    calibrate_popularity: bool = Field(
+        True,
+        description="Whether validation chooses a weight of popularity in the scores; else it is "
+        "0. docs/model.md, section 5.",
     )
     cold_item_budget: float = Field(
         0.01,

@@ -24,11 +24,18 @@ CUT_OFFS = (10, 20, 50)
 SELECTION_METRIC = "ndcg_at_10"
 """The validation metric that chooses epochs and weights."""
 CALIBRATION_EXAMPLES = 10_000
-"""Validation examples that choose the weight of the views and the offset of cold items: fewer
-choose a worse weight (decision 0017)."""
+"""Validation examples that choose weights and the offset of cold items: fewer choose a worse weight
+(decision 0017)."""
 COLD_OFFSETS = (-12.0, 6.0)
 """Range in which the offset of cold items is sought."""
 
+ID_WEIGHTS = tuple(step / 10 for step in range(11))
+"""Weights of the id view among which one is chosen."""
+POPULARITY_WEIGHTS = (0.0, -0.15, 0.15, -0.3, 0.3, -0.45, 0.45, -0.6)
+"""Weights of popularity among which one is chosen, of equally good ones the first."""
+
+# How far the weight of the id view may move once that of popularity is chosen.
+_SECOND_LOOK = 0.25
 _OFFSET_PRECISION = 0.05
 # Share of the items that stand in for cold ones where there are fewer.
 _STAND_INS = 0.1
@@ -99,13 +106,8 @@ class RankingEvaluator:
         popular = tf.where(popular < self._model.num_rows, popular, 0)
         return tf.where(tf.reduce_any(history > 0, axis=1, keepdims=True), rows, popular)
 
-    def _offsets(self, cold_offset: float | None) -> tf.Tensor:
-        offset = self._model.cold_offset if cold_offset is None else tf.constant(cold_offset)
-        warm = tf.range(self._model.num_rows) <= self._model.catalogue.num_trained
-        return tf.where(warm, 0.0, offset)
-
     def _renew(self, cold_offset: float | None) -> None:
-        self._index.assign(self._model.item_tables(), self._offsets(cold_offset))
+        self._index.assign(self._model.item_tables(), self._model.item_offsets(cold_offset))
 
     def ranks(
         self,
@@ -174,25 +176,59 @@ class RankingEvaluator:
                     metric.update_state(rows)
         return {metric.name: float(metric.result()) for metric in metrics}
 
-    def calibrate(self, batches: tf.data.Dataset, cold_item_budget: float = 0.01) -> None:
-        """Chooses the weight of the id view and the offset of cold items, on validation.
+    def calibrate(
+        self, batches: tf.data.Dataset, cold_item_budget: float = 0.01, popularity: bool = True
+    ) -> None:
+        """Chooses on validation what stands between views' scores and the ranking, in the model.
 
-        The weight is chosen from a grid by `SELECTION_METRIC`. The offset is the greatest at which
-        cold items, by taking places in the rankings, cost warm targets no more than the budget.
-        Where the catalogue has next to no cold items, as many warm ones as would matter are ranked
-        as if they were cold. Both are stored in the model. Interests are inferred once; at most
-        `CALIBRATION_EXAMPLES` examples take part.
+        The weights of the id view and of popularity are chosen from grids by `SELECTION_METRIC`,
+        among the trained items: the first, the second, and the first again, near by. Then the
+        offset of cold items is the greatest at which they, by taking places in the rankings, cost
+        warm targets no more than the budget. Where the catalogue has next to no cold items, as
+        many warm ones as would matter are ranked as if they were cold. Interests are inferred
+        once; at most about `CALIBRATION_EXAMPLES` examples take part.
 
         Args:
           batches: Histories and targets, of `data.evaluation_batches`.
           cold_item_budget: Share of the warm targets' Recall@20 and NDCG@20 that may be lost.
+          popularity: Whether popularity has a weight; else it is 0.
         """
         model = self._model
-        if "mm" not in model.config.views:
+        model.popularity_weight.assign(0.0)
+        if not popularity and "mm" not in model.config.views:
             # The id view alone has no weight, and knows nothing of cold items.
             return
-        inferred, examples = [], 0
         self._renew(None)
+        inferred = self._inferred(batches)
+        available = tf.constant(~model.catalogue.retired)
+        warm = tf.range(model.num_rows) <= model.catalogue.num_trained
+        self._index.set_items(available=available & warm)
+
+        def choose(variable: tf.Variable, grid: Sequence[float]) -> None:
+            def quality(value: float) -> float:
+                variable.assign(value)
+                self._index.set_items(offsets=model.item_offsets())
+                return self._measure([NDCG(10)], inferred)[0]
+
+            variable.assign(max(grid, key=quality))
+            self._index.set_items(offsets=model.item_offsets())
+
+        if model.has_both_views:
+            choose(model.id_weight, ID_WEIGHTS)
+        if popularity:
+            choose(model.popularity_weight, POPULARITY_WEIGHTS)
+        if model.has_both_views and float(model.popularity_weight.numpy()):
+            first = float(model.id_weight.numpy())
+            near = [weight for weight in ID_WEIGHTS if abs(weight - first) < _SECOND_LOOK]
+            choose(model.id_weight, near)
+        if "mm" in model.config.views:
+            self._choose_cold_offset(inferred, cold_item_budget)
+        self._index.set_items(warm=warm, available=available)
+        self._renew(None)
+
+    def _inferred(self, batches):
+        """Queries, histories and targets of groups of the calibration's examples."""
+        inferred, examples = [], 0
         for batch in batches:
             for _, history, target in groups_of_length(batch):
                 # An empty history is answered by popularity, whatever is chosen here.
@@ -202,27 +238,27 @@ class RankingEvaluator:
             examples += len(batch[features.HISTORY])
             if examples >= CALIBRATION_EXAMPLES:
                 break
+        return inferred
 
-        def measure(metrics: list[RankingMetric], id_weight: float, leave_out=None) -> list[float]:
-            for queries, history, target in inferred:
-                if leave_out is not None:
-                    target = tf.where(tf.gather(leave_out, tf.maximum(target, 0)), 0, target)
-                weight = tf.constant(id_weight, tf.float32)
-                ranks = self._rank_queries(queries, history, target, weight)
-                for metric in metrics:
-                    metric.update_state(tf.boolean_mask(ranks, tf.reduce_any(ranks > 0, axis=1)))
-            return [float(metric.result()) for metric in metrics]
+    def _measure(self, metrics: list[RankingMetric], inferred, leave_out=None) -> list[float]:
+        """Values of metrics at the model's weight of views, without the targets to leave out."""
+        weight = tf.constant(float(self._model.id_weight.numpy()))
+        for queries, history, target in inferred:
+            if leave_out is not None:
+                target = tf.where(tf.gather(leave_out, tf.maximum(target, 0)), 0, target)
+            ranks = self._rank_queries(queries, history, target, weight)
+            for metric in metrics:
+                metric.update_state(tf.boolean_mask(ranks, tf.reduce_any(ranks > 0, axis=1)))
+        return [float(metric.result()) for metric in metrics]
 
-        if model.has_both_views:
-            weights = [step / 10 for step in range(11)]
-            model.id_weight.assign(max(weights, key=lambda weight: measure([NDCG(10)], weight)[0]))
-        id_weight = float(model.id_weight.numpy())
+    def _choose_cold_offset(self, inferred, budget: float) -> None:
+        model = self._model
         is_cold = self._cold_items()
         warm = (tf.range(model.num_rows) > 0) & ~is_cold
         available = tf.constant(~model.catalogue.retired)
 
         def warm_values() -> list[float]:
-            return measure([Recall(20), NDCG(20)], id_weight, leave_out=is_cold)
+            return self._measure([Recall(20), NDCG(20)], inferred, leave_out=is_cold)
 
         self._index.set_items(warm=warm, available=available & ~is_cold)
         without_cold = warm_values()
@@ -237,15 +273,13 @@ class RankingEvaluator:
             low = high = float(model.cold_offset.numpy())
         while high - low > _OFFSET_PRECISION:
             middle = (low + high) / 2
-            self._index.set_items(offsets=tf.where(is_cold, middle, 0.0))
+            self._index.set_items(offsets=tf.where(is_cold, middle, model.item_offsets()))
             within = all(
-                value >= (1 - cold_item_budget) * reference
+                value >= (1 - budget) * reference
                 for value, reference in zip(warm_values(), without_cold, strict=True)
             )
             low, high = (middle, high) if within else (low, middle)
         model.cold_offset.assign(low)
-        self._index.set_items(warm=tf.range(model.num_rows) <= model.catalogue.num_trained)
-        self._renew(None)
 
     def _cold_items(self) -> tf.Tensor:
         """Items to calibrate with, bool `[rows]`: the cold ones, or warm ones in their place."""

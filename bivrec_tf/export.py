@@ -62,6 +62,7 @@ def export(
             for name, dimension in catalogue.modalities.items()
         },
         "id_weight": float(model.id_weight.numpy()),
+        "popularity_weight": float(model.popularity_weight.numpy()),
         "cold_offset": float(model.cold_offset.numpy()),
         "validation": dict(metrics or {}),
     }

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from bivrec_tf.catalogue import ItemCatalogue, ItemFeatures
-from bivrec_tf.config import MODEL_BEFORE, ExportConfig, ModelConfig
+from bivrec_tf.config import MODEL_BEFORE, WEIGHTS_BEFORE, ExportConfig, ModelConfig
 from bivrec_tf.content_statistics import ModalityStatistics, from_json
 from bivrec_tf.errors import ConfigError, DataError
 from bivrec_tf.export import CONTENT_STATISTICS_FILE, DESCRIPTION_FILE
@@ -99,6 +99,8 @@ def read_saved_model(directory: str | os.PathLike) -> SavedRecommender:
             if view in parts["saved_tables"]
         }
         num_trained = description["items"]["trained"]
+        for name, value in WEIGHTS_BEFORE.items():
+            weights.setdefault(name, np.float32(value))
         if ID in tables:
             weights[ID_WEIGHTS] = tables[ID][1 : num_trained + 1]
         return SavedRecommender(

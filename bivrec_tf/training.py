@@ -383,6 +383,6 @@ def fit(
         )
     progress.restore_best()
     of_calibration = validation_data if calibration_data is None else calibration_data
-    evaluator.calibrate(of_calibration, config.cold_item_budget)
+    evaluator.calibrate(of_calibration, config.cold_item_budget, config.calibrate_popularity)
     metrics = evaluator.evaluate(validation_data, coverage=True)
     return TrainingResult(progress.history, progress.best_epoch, metrics)

@@ -90,6 +90,8 @@ class SequentialRecommender(tfrs.Model):
         self.task_loss = TaskLoss(self.loss_config, config.readout, counts)
         # Chosen on validation at the end of training, and stored with the model.
         self.id_weight = tf.Variable(0.5, trainable=False, name="id_weight")
+        # Times the logarithm of a trained item's interactions, added to its scores.
+        self.popularity_weight = tf.Variable(0.0, trainable=False, name="popularity_weight")
         # Until then cold items stand back: the softmax never weighed them against the others.
         self.cold_offset = tf.Variable(-3.0, trainable=False, name="cold_offset")
         self._balance = AllocationBalance()
@@ -247,6 +249,17 @@ class SequentialRecommender(tfrs.Model):
     def _tables(self, rows: int, training: bool = False) -> dict[str, tf.Tensor]:
         return {view: self.item_table(view, rows, training) for view in self.config.views}
 
+    def item_offsets(self, cold_offset: float | None = None) -> tf.Tensor:
+        """Returns what is added to the scores of every item, float32 `[num_rows]`.
+
+        A trained item of `n` interactions has `popularity_weight * log(n)`, a cold one
+        `cold_offset`, the model's own where the caller brings none; `docs/model.md`, section 5.
+        """
+        offset = self.cold_offset if cold_offset is None else tf.constant(cold_offset)
+        interactions = np.log(np.maximum(self.catalogue.counts, 1)).astype(np.float32)
+        warm = tf.range(self.num_rows) <= self.catalogue.num_trained
+        return tf.where(warm, self.popularity_weight * interactions, offset)
+
     def build_index(
         self,
         k: int = 20,
@@ -265,7 +278,7 @@ class SequentialRecommender(tfrs.Model):
             dict(tables or self.item_tables()),
             warm=warm,
             available=tf.constant(~self.catalogue.retired),
-            offsets=tf.where(warm, 0.0, self.cold_offset),
+            offsets=self.item_offsets(),
             id_weight=float(self.id_weight.numpy()),
             has_padding=True,
             dtype=dtype,
