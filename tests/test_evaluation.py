@@ -54,7 +54,9 @@ def naive_ranks(model, batch, id_weight, cold_offset, filter_seen):
         for view in tables
     }
     weight = np.where(warm, id_weight, 0.0)
-    scores = weight * best["id"] + (1 - weight) * best["mm"] + np.where(warm, 0, cold_offset)
+    popularity = float(model.popularity_weight) * np.log(np.maximum(model.catalogue.counts, 1))
+    offset = np.where(warm, popularity, cold_offset)
+    scores = weight * best["id"] + (1 - weight) * best["mm"] + offset
     ranks = np.zeros(batch["target"].shape, np.int64)
     for n, targets in enumerate(batch["target"].numpy()):
         for place, target in enumerate(targets):
@@ -113,17 +115,53 @@ def test_metrics_and_coverage_are_of_the_present_weights(model, batches):
                 variable.assign(variable + 0.5)
 
 
-def test_calibration_takes_the_best_weight_of_its_grid(model, batches):
+def best_weights(model, batches, popularity):
+    """The weights of the id view and of popularity that a search by hand finds, and the last grid.
+
+    Cold items stand behind all others.
+    """
+
+    def quality(id_weight, popularity_weight):
+        model.popularity_weight.assign(popularity_weight)
+        return naive_ndcg(model, batches, id_weight, -1000.0)
+
+    grid = [step / 10 for step in range(11)]
+    by_weight = [quality(weight, 0.0) for weight in grid]
+    chosen = grid[int(np.argmax(by_weight))]
+    if not popularity:
+        return chosen, 0.0, by_weight
+    weights = [0.0, -0.15, 0.15, -0.3, 0.3, -0.45, 0.45, -0.6]
+    by_popularity = [quality(chosen, weight) for weight in weights]
+    best = weights[int(np.argmax(by_popularity))]
+    near = [weight for weight in grid if abs(weight - chosen) < 0.25]
+    return near[int(np.argmax([quality(weight, best) for weight in near]))], best, by_popularity
+
+
+@pytest.mark.parametrize("popularity", [True, False])
+def test_calibration_takes_the_best_weights_of_its_grids(model, batches, popularity):
     model.id_weight.assign(0.5)
-    model.cold_offset.assign(-3.0)
-    RankingEvaluator(model).calibrate(batches)
-    weights = [step / 10 for step in range(11)]
-    by_weight = [naive_ndcg(model, batches, weight, -3.0) for weight in weights]
-    chosen = float(model.id_weight)
-    assert min(abs(chosen - weight) for weight in weights) < 1e-6
-    assert by_weight[round(chosen * 10)] == pytest.approx(max(by_weight), abs=1e-6)
+    RankingEvaluator(model).calibrate(batches, popularity=popularity)
+    chosen = float(model.id_weight), float(model.popularity_weight)
+    id_weight, popularity_weight, last_grid = best_weights(model, batches, popularity)
+    assert chosen == pytest.approx((id_weight, popularity_weight))
     # The choice was one: the grid's values differ.
-    assert np.ptp(by_weight) > 0.001
+    assert np.ptp(last_grid) > 0.001
+    model.popularity_weight.assign(0.0)
+
+
+def test_popularity_has_a_weight_where_the_held_out_targets_are_rarer_than_those_of_training():
+    counts = [2000] * 10 + [20] * 10
+    catalogue = ItemCatalogue.build([f"i{n}" for n in range(20)], counts)
+    model = BiVRec(ModelConfig(views=("id",), dimension=4, max_history=6), catalogue)
+    model.build_variables()
+    lookup = data.ItemLookup(catalogue)
+    chosen = []
+    for rare in (range(10, 20), range(10)):
+        sequences = [("u", [f"i{(n + 3) % 20}"], [f"i{n}"]) for n in rare]
+        held_out = data.evaluation_batches(data.serialize_sequences(sequences), lookup, 10)
+        RankingEvaluator(model).calibrate(held_out)
+        chosen.append(float(model.popularity_weight))
+    assert chosen[0] < 0 < chosen[1]
 
 
 def warm_ndcg_at_20(model, batches, offset):
@@ -187,6 +225,7 @@ def test_where_no_trained_item_is_found_the_offset_stays(model, caplog):
     )
     model.cold_offset.assign(-3.0)
     RankingEvaluator(model).calibrate(nothing)
+    assert float(model.popularity_weight) == 0.0
     assert float(model.cold_offset) == -3.0
     assert "cold items keep the offset -3.0" in caplog.text
 

@@ -1,6 +1,7 @@
 """The exported signatures: strings in, strings out, whatever the strings are."""
 
 import json
+import math
 import shutil
 
 import numpy as np
@@ -36,6 +37,7 @@ def model():
         variable.assign_add(tf.random.stateless_normal(variable.shape, [1, 2]) * 0.3)
     model.id_weight.assign(0.7)
     model.cold_offset.assign(-0.5)
+    model.popularity_weight.assign(-0.3)
     return model
 
 
@@ -141,14 +143,17 @@ def test_exclusions_hold_and_fewer_than_k_items_are_padded_with_empty_ids(signat
     assert b"item 1" in seen[features.ITEM_IDS][0]
 
 
-def test_the_weight_of_a_request_moves_the_score_between_the_views(signatures):
+def test_the_weight_of_a_request_moves_the_score_between_the_views(signatures, model):
     history = ["item 1", "item 5"]
+    counts = dict(zip(model.catalogue.item_ids, model.catalogue.counts.tolist(), strict=True))
     for weight, view in ((1.0, 0), (0.0, 1)):
         answer = recommend(signatures, [history], id_weight=weight, k=8)
-        warm = [i for i, item in enumerate(answer[features.ITEM_IDS][0]) if b"cold" not in item]
+        items = [item.decode() for item in answer[features.ITEM_IDS][0]]
+        warm = [place for place, item in enumerate(items) if "cold" not in item]
+        popularity = [-0.3 * math.log(counts[items[place]]) for place in warm]
         np.testing.assert_allclose(
             answer[features.SCORES][0][warm],
-            answer[features.VIEW_SCORES][0][warm, view],
+            answer[features.VIEW_SCORES][0][warm, view] + popularity,
             rtol=1e-5,
         )
 

@@ -48,6 +48,7 @@ def make_model(views=("id", "mm"), **config):
         variable.assign_add(tf.random.normal(variable.shape) * 0.3)
     model.id_weight.assign(0.6)
     model.cold_offset.assign(-0.25)
+    model.popularity_weight.assign(-0.3)
     return model
 
 
@@ -183,6 +184,18 @@ def test_a_model_from_before_its_multimodal_view_read_ids_still_scores_as_it_did
     del description["model"]["multimodal_history"]
     file.write_text(json.dumps(description))
     again = restore(read_saved_model(tmp_path / "1"), features([*TRAINED[:18], "cold"]))
+    assert_same_scores(scores(again), scores(model), [*TRAINED, "cold"])
+
+
+def test_a_model_from_before_popularity_had_a_weight_still_scores_as_it_did(tmp_path, monkeypatch):
+    model = make_model()
+    model.popularity_weight.assign(0.0)
+    stored = model.named_variables()
+    del stored["popularity_weight"]
+    monkeypatch.setattr(model, "named_variables", lambda: stored)
+    export(model, tmp_path / "1")
+    saved = read_saved_model(tmp_path / "1")
+    again = restore(saved, features([*TRAINED[:18], "cold"]))
     assert_same_scores(scores(again), scores(model), [*TRAINED, "cold"])
 
 

@@ -173,8 +173,9 @@ def test_statistics_of_content_are_of_trained_items_alone(model, catalogue):
         assert np.all(np.diag(spread) > 0.8) and np.all(np.diag(spread) <= 1.0)
 
 
-def test_a_cold_item_is_scored_by_the_multimodal_view_alone_with_its_offset(model, catalogue):
+def test_what_is_added_to_both_views_scores(model, catalogue):
     model.id_weight.assign(0.3)
+    model.popularity_weight.assign(-0.4)
     model.cold_offset.assign(-2.0)
     histories = [[4, 7, 1]]
     best = {
@@ -182,11 +183,15 @@ def test_a_cold_item_is_scored_by_the_multimodal_view_alone_with_its_offset(mode
         for view, table in model.item_tables().items()
     }
     expected = 0.3 * best["id"] + 0.7 * best["mm"]
+    trained = slice(1, catalogue.num_trained + 1)
+    expected[:, trained] -= 0.4 * np.log(catalogue.counts[trained])
+    # A cold item has the multimodal view alone, and an offset.
     cold = slice(catalogue.num_trained + 1, None)
     expected[:, cold] = best["mm"][:, cold] - 2.0
     np.testing.assert_allclose(score(model, histories), expected[:, 1:], atol=1e-5)
     model.id_weight.assign(0.5)
     model.cold_offset.assign(0.0)
+    model.popularity_weight.assign(0.0)
 
 
 def test_every_known_item_of_a_history_is_allocated_and_padding_is_not(model):
