@@ -198,33 +198,53 @@ class RankingEvaluator:
         if not popularity and "mm" not in model.config.views:
             # The id view alone has no weight, and knows nothing of cold items.
             return
-        self._renew(None)
-        inferred = self._inferred(batches)
-        available = tf.constant(~model.catalogue.retired)
-        warm = tf.range(model.num_rows) <= model.catalogue.num_trained
-        self._index.set_items(available=available & warm)
-
-        def choose(variable: tf.Variable, grid: Sequence[float]) -> None:
-            def quality(value: float) -> float:
-                variable.assign(value)
-                self._index.set_items(offsets=model.item_offsets())
-                return self._measure([NDCG(10)], inferred)[0]
-
-            variable.assign(max(grid, key=quality))
-            self._index.set_items(offsets=model.item_offsets())
-
+        inferred = self._begin(batches)
         if model.has_both_views:
-            choose(model.id_weight, ID_WEIGHTS)
+            self._choose(model.id_weight, ID_WEIGHTS, inferred)
         if popularity:
-            choose(model.popularity_weight, POPULARITY_WEIGHTS)
+            self._choose(model.popularity_weight, POPULARITY_WEIGHTS, inferred)
         if model.has_both_views and float(model.popularity_weight.numpy()):
             first = float(model.id_weight.numpy())
             near = [weight for weight in ID_WEIGHTS if abs(weight - first) < _SECOND_LOOK]
-            choose(model.id_weight, near)
+            self._choose(model.id_weight, near, inferred)
         if "mm" in model.config.views:
             self._choose_cold_offset(inferred, cold_item_budget)
-        self._index.set_items(warm=warm, available=available)
+        self._end()
+
+    def calibrate_popularity(self, batches: tf.data.Dataset) -> None:
+        """Chooses the weight of popularity alone, at the weight that the id view has.
+
+        Args:
+          batches: As for `calibrate`.
+        """
+        self._choose(self._model.popularity_weight, POPULARITY_WEIGHTS, self._begin(batches))
+        self._end()
+
+    def _begin(self, batches):
+        """Infers the calibration's examples, and hides cold items."""
+        model = self._model
         self._renew(None)
+        warm = tf.range(model.num_rows) <= model.catalogue.num_trained
+        self._index.set_items(available=warm & tf.constant(~model.catalogue.retired))
+        return self._inferred(batches)
+
+    def _end(self) -> None:
+        """Makes the index what the model is, again."""
+        model = self._model
+        warm = tf.range(model.num_rows) <= model.catalogue.num_trained
+        self._index.set_items(warm=warm, available=tf.constant(~model.catalogue.retired))
+        self._renew(None)
+
+    def _choose(self, variable: tf.Variable, grid: Sequence[float], inferred) -> None:
+        """Gives a variable of the model the best value of a grid; of equal ones the first."""
+
+        def quality(value: float) -> float:
+            variable.assign(value)
+            self._index.set_items(offsets=self._model.item_offsets())
+            return self._measure([NDCG(10)], inferred)[0]
+
+        variable.assign(max(grid, key=quality))
+        self._index.set_items(offsets=self._model.item_offsets())
 
     def _inferred(self, batches):
         """Queries, histories and targets of groups of the calibration's examples."""

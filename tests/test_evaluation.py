@@ -149,6 +149,20 @@ def test_calibration_takes_the_best_weights_of_its_grids(model, batches, popular
     model.popularity_weight.assign(0.0)
 
 
+def test_popularity_alone_is_calibrated_at_the_weight_of_a_view(model, batches):
+    weights = [0.0, -0.15, 0.15, -0.3, 0.3, -0.45, 0.45, -0.6]
+    for id_weight in (1.0, 0.0):
+        model.id_weight.assign(id_weight)
+        RankingEvaluator(model).calibrate_popularity(batches)
+        chosen, values = float(model.popularity_weight), []
+        for weight in weights:
+            model.popularity_weight.assign(weight)
+            values.append(naive_ndcg(model, batches, id_weight, -1000.0))
+        assert chosen == pytest.approx(weights[int(np.argmax(values))])
+        assert float(model.id_weight) == id_weight
+    model.popularity_weight.assign(0.0)
+
+
 def test_popularity_has_a_weight_where_the_held_out_targets_are_rarer_than_those_of_training():
     counts = [2000] * 10 + [20] * 10
     catalogue = ItemCatalogue.build([f"i{n}" for n in range(20)], counts)
