@@ -38,6 +38,9 @@ class ModelConfig(StrictModel):
     )
     attention_heads: int = Field(2, ge=1, description="Heads of a context block.")
     dropout: Probability = Field(0.2, description="Dropout on tokens and inside blocks.")
+    interest_dropout: Probability = Field(
+        0.0, description="Dropout on what the attentions add to the context of an interest."
+    )
     gaussian_attention: bool = Field(True, description="Else plain attention: an ablation.")
     cluster_attention: bool = Field(True, description="Else no renewal: an ablation.")
     assignment_top_n: int = Field(1, ge=1, description="Interests a token is assigned to.")

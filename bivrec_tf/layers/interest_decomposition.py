@@ -7,6 +7,7 @@ import tf_keras
 
 from bivrec_tf.layers.cluster_attention import ClusterAttention
 from bivrec_tf.layers.context_block import ContextBlock, context_at
+from bivrec_tf.layers.dropout import Dropout
 from bivrec_tf.layers.gaussian_attention import GaussianAttention
 from bivrec_tf.layers.layer_normalization import LayerNormalization
 from bivrec_tf.layers.residual import residual_dense
@@ -28,6 +29,7 @@ class InterestDecomposition(tf_keras.layers.Layer):
       top_n: Interests that a token is assigned to.
       temperature: tau of the allocation.
       dropout: Rate inside the blocks, in training.
+      interest_dropout: Rate on what the attentions add to the context, in training.
       gaussian: Whether attention is Gaussian; else plain.
       cluster: Whether interests are renewed by cluster attention. Without it the allocation is
         each token's share of the interests' densities.
@@ -56,6 +58,7 @@ class InterestDecomposition(tf_keras.layers.Layer):
         top_n: int = 1,
         temperature: float = 1.0,
         dropout: float = 0.0,
+        interest_dropout: float = 0.0,
         gaussian: bool = True,
         cluster: bool = True,
         **kwargs: Any,
@@ -68,6 +71,7 @@ class InterestDecomposition(tf_keras.layers.Layer):
         self.top_n = top_n
         self.temperature = temperature
         self.dropout = dropout
+        self.interest_dropout = interest_dropout
         self.gaussian = gaussian
         self.cluster = cluster
         self._blocks = [
@@ -77,6 +81,7 @@ class InterestDecomposition(tf_keras.layers.Layer):
         self._present_norm = LayerNormalization(name="present_norm")
         self._gaussian = GaussianAttention(num_interests, gaussian, name="gaussian_attention")
         self._cluster = ClusterAttention(top_n, temperature, name="cluster_attention")
+        self._interest_dropout = Dropout(interest_dropout, name="interest_dropout")
         self._pool_norm = LayerNormalization(name="pool_norm")
         self._norm = LayerNormalization(name="norm")
 
@@ -101,7 +106,8 @@ class InterestDecomposition(tf_keras.layers.Layer):
             state = pool.pooled
         context = context_at(self._blocks, tokens, mask, positions, training)
         present = tf.expand_dims(self._present_norm(context), 2)
-        interests = present + self._output(self._pool_norm(state))
+        added = self._interest_dropout(self._output(self._pool_norm(state)), training=training)
+        interests = present + added
         return self._norm(interests + tf.cast(self._offset, interests.dtype)), allocation
 
     def get_config(self):
@@ -114,6 +120,7 @@ class InterestDecomposition(tf_keras.layers.Layer):
             "top_n": self.top_n,
             "temperature": self.temperature,
             "dropout": self.dropout,
+            "interest_dropout": self.interest_dropout,
             "gaussian": self.gaussian,
             "cluster": self.cluster,
         }

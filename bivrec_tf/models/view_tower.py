@@ -49,6 +49,7 @@ class ViewTower(tf_keras.layers.Layer):
             top_n=config.assignment_top_n,
             temperature=config.assignment_temperature,
             dropout=config.dropout,
+            interest_dropout=config.interest_dropout,
             gaussian=config.gaussian_attention,
             cluster=config.cluster_attention,
             name="interest_decomposition",
