@@ -100,7 +100,7 @@ def read_saved_model(directory: str | os.PathLike) -> SavedRecommender:
         }
         num_trained = description["items"]["trained"]
         for name, value in WEIGHTS_BEFORE.items():
-            weights.setdefault(name, np.float32(value))
+            weights.setdefault(name, np.array(value, np.float32))
         if ID in tables:
             weights[ID_WEIGHTS] = tables[ID][1 : num_trained + 1]
         return SavedRecommender(
