@@ -77,7 +77,8 @@ def offline_scores(model, histories):
     }
     is_cold = np.arange(model.num_rows) > model.catalogue.num_trained
     weight = np.where(is_cold, 0.0, float(model.id_weight))
-    offset = np.where(is_cold, float(model.cold_offset), 0.0)
+    popularity = float(model.popularity_weight) * np.log(np.maximum(model.catalogue.counts, 1))
+    offset = np.where(is_cold, float(model.cold_offset), popularity)
     return weight * best["id"] + (1 - weight) * best["mm"] + offset
 
 
