@@ -224,15 +224,13 @@ class RankingEvaluator:
         """Infers the calibration's examples, and hides cold items."""
         model = self._model
         self._renew(None)
-        warm = tf.range(model.num_rows) <= model.catalogue.num_trained
-        self._index.set_items(available=warm & tf.constant(~model.catalogue.retired))
+        self._index.set_items(available=model.is_warm & tf.constant(~model.catalogue.retired))
         return self._inferred(batches)
 
     def _end(self) -> None:
         """Makes the index what the model is, again."""
         model = self._model
-        warm = tf.range(model.num_rows) <= model.catalogue.num_trained
-        self._index.set_items(warm=warm, available=tf.constant(~model.catalogue.retired))
+        self._index.set_items(warm=model.is_warm, available=tf.constant(~model.catalogue.retired))
         self._renew(None)
 
     def _choose(self, variable: tf.Variable, grid: Sequence[float], inferred) -> None:
@@ -283,6 +281,7 @@ class RankingEvaluator:
         self._index.set_items(warm=warm, available=available & ~is_cold)
         without_cold = warm_values()
         self._index.set_items(available=available)
+        of_warm = model.item_offsets()
         low, high = COLD_OFFSETS
         if not all(without_cold):
             logger.warning(
@@ -293,7 +292,7 @@ class RankingEvaluator:
             low = high = float(model.cold_offset.numpy())
         while high - low > _OFFSET_PRECISION:
             middle = (low + high) / 2
-            self._index.set_items(offsets=tf.where(is_cold, middle, model.item_offsets()))
+            self._index.set_items(offsets=tf.where(is_cold, middle, of_warm))
             within = all(
                 value >= (1 - budget) * reference
                 for value, reference in zip(warm_values(), without_cold, strict=True)

@@ -115,6 +115,10 @@ def test_metrics_and_coverage_are_of_the_present_weights(model, batches):
                 variable.assign(variable + 0.5)
 
 
+# By hand, and not the code's: which weights there are is part of what is tested.
+POPULARITY = (0.0, -0.15, 0.15, -0.3, 0.3, -0.45, 0.45, -0.6)
+
+
 def best_weights(model, batches, popularity):
     """The weights of the id view and of popularity that a search by hand finds, and the last grid.
 
@@ -130,9 +134,8 @@ def best_weights(model, batches, popularity):
     chosen = grid[int(np.argmax(by_weight))]
     if not popularity:
         return chosen, 0.0, by_weight
-    weights = [0.0, -0.15, 0.15, -0.3, 0.3, -0.45, 0.45, -0.6]
-    by_popularity = [quality(chosen, weight) for weight in weights]
-    best = weights[int(np.argmax(by_popularity))]
+    by_popularity = [quality(chosen, weight) for weight in POPULARITY]
+    best = POPULARITY[int(np.argmax(by_popularity))]
     near = [weight for weight in grid if abs(weight - chosen) < 0.25]
     return near[int(np.argmax([quality(weight, best) for weight in near]))], best, by_popularity
 
@@ -150,15 +153,14 @@ def test_calibration_takes_the_best_weights_of_its_grids(model, batches, popular
 
 
 def test_popularity_alone_is_calibrated_at_the_weight_of_a_view(model, batches):
-    weights = [0.0, -0.15, 0.15, -0.3, 0.3, -0.45, 0.45, -0.6]
     for id_weight in (1.0, 0.0):
         model.id_weight.assign(id_weight)
         RankingEvaluator(model).calibrate_popularity(batches)
         chosen, values = float(model.popularity_weight), []
-        for weight in weights:
+        for weight in POPULARITY:
             model.popularity_weight.assign(weight)
             values.append(naive_ndcg(model, batches, id_weight, -1000.0))
-        assert chosen == pytest.approx(weights[int(np.argmax(values))])
+        assert chosen == pytest.approx(POPULARITY[int(np.argmax(values))])
         assert float(model.id_weight) == id_weight
     model.popularity_weight.assign(0.0)
 

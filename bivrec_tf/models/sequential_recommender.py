@@ -249,6 +249,11 @@ class SequentialRecommender(tfrs.Model):
     def _tables(self, rows: int, training: bool = False) -> dict[str, tf.Tensor]:
         return {view: self.item_table(view, rows, training) for view in self.config.views}
 
+    @property
+    def is_warm(self) -> tf.Tensor:
+        """Which rows training knew, bool `[num_rows]`; padding counts as one of them."""
+        return tf.range(self.num_rows) <= self.catalogue.num_trained
+
     def item_offsets(self, cold_offset: float | None = None) -> tf.Tensor:
         """Returns what is added to the scores of every item, float32 `[num_rows]`.
 
@@ -257,8 +262,7 @@ class SequentialRecommender(tfrs.Model):
         """
         offset = self.cold_offset if cold_offset is None else tf.constant(cold_offset)
         interactions = np.log(np.maximum(self.catalogue.counts, 1)).astype(np.float32)
-        warm = tf.range(self.num_rows) <= self.catalogue.num_trained
-        return tf.where(warm, self.popularity_weight * interactions, offset)
+        return tf.where(self.is_warm, self.popularity_weight * interactions, offset)
 
     def build_index(
         self,
@@ -273,10 +277,9 @@ class SequentialRecommender(tfrs.Model):
           tables: Item tables, where the caller has them already.
           dtype: What the index keeps them in.
         """
-        warm = tf.range(self.num_rows) <= self.catalogue.num_trained
         return MultiInterestTopK(k=k).index(
             dict(tables or self.item_tables()),
-            warm=warm,
+            warm=self.is_warm,
             available=tf.constant(~self.catalogue.retired),
             offsets=self.item_offsets(),
             id_weight=float(self.id_weight.numpy()),
