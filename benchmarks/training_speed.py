@@ -64,8 +64,8 @@ def arithmetic(batch: int) -> dict[str, float]:
     asked = batch * POSITIONS
     forward = {
         "context_block": (2 * tokens + 10 * asked) * square + 2 * asked * HISTORY * WIDTH,
-        "gaussian_attention": 2 * tokens * square + (2 + POSITIONS) * pool,
-        "cluster_attention": 2 * tokens * square
+        "gaussian_attention": tokens * square + (2 + POSITIONS) * pool,
+        "cluster_attention": tokens * square
         + pairs
         + tokens * HISTORY * INTERESTS
         + (1 + POSITIONS) * pool,
@@ -75,8 +75,7 @@ def arithmetic(batch: int) -> dict[str, float]:
     needed = {name: 6.0 * value for name, value in forward.items()}
     # Content is whitened before training to at most 256 values, and has no gradient itself.
     needed["content_projection"] = 4.0 * ITEMS * COMPONENTS * WIDTH + 6.0 * ITEMS * square
-    output = 6.0 * asked * INTERESTS * square
-    of_views = sum(needed[name] for name in forward) + output
+    of_views = sum(needed[name] for name in forward)
     needed["whole step"] = 2 * of_views + needed["content_projection"]
     return needed
 
@@ -93,7 +92,7 @@ def parts(batch: int, dtype: str) -> dict[str, Callable]:
     raw = {"content": tf.random.normal([ITEMS, CONTENT])}
     present = {"content": tf.ones([ITEMS], tf.bool)}
 
-    gaussian = layers.GaussianAttention(INTERESTS)
+    gaussian = layers.GaussianAttention(INTERESTS, HISTORY)
     cluster = layers.ClusterAttention()
     block = layers.ContextBlock(2, HISTORY, 0.2)
     patching = layers.MultiScalePatching((1, 2, 4), 0.2)

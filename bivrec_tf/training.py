@@ -104,7 +104,17 @@ def make_optimizer(
     )
     # Decay pulls weights to zero; norms, biases and the spread of an interest belong elsewhere.
     optimizer.exclude_from_weight_decay(
-        var_names=["bias", "gamma", "beta", "mean", "raw_scale", "scale_weight", "offset"]
+        var_names=[
+            "bias",
+            "gamma",
+            "beta",
+            "mean",
+            "raw_scale",
+            "raw_rate",
+            "scale_weight",
+            "share",
+            "offset",
+        ]
     )
     if config.precision == "mixed_float16":
         return tf_keras.mixed_precision.LossScaleOptimizer(optimizer)

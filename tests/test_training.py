@@ -38,7 +38,17 @@ CONFIG = TrainingConfig(
     # From neighbourhood the rule is known before the first step, and there is nothing to learn.
     item_initialisation="random",
 )
-_SPARED = ("bias", "gamma", "beta", "mean", "raw_scale", "scale_weight", "offset")
+_SPARED = (
+    "bias",
+    "gamma",
+    "beta",
+    "mean",
+    "raw_scale",
+    "raw_rate",
+    "scale_weight",
+    "share",
+    "offset",
+)
 
 
 def chains(users, length, seed):

@@ -30,10 +30,10 @@ class ClusterAttention(tf_keras.layers.Layer):
     hard, to the `top_n` strongest interests with equal parts, with a straight-through gradient of
     the soft allocation; in training Gumbel noise is added first. At inference there is no noise.
     The renewal of interest `k` at position `t` is
-    `(sum_{j<=t} A_kj W_V x_j) / (sum_{j<=t} A_kj + 1)` over the assignment `A`. There is no second
+    `(sum_{j<=t} A_kj x_j) / (sum_{j<=t} A_kj + 1)` over the assignment `A`. There is no second
     softmax over tokens.
 
-    The running pools are never formed: `g_kj . y_j` is linear attention, one product of values and
+    The running pools are never formed: `g_kj . y_j` is linear attention, one product of tokens and
     keys that all interests share and one of that with their densities, `O(L^2 (D + K))`. A single
     interest is given every token: nothing of this is computed, and there is no `W_K`.
 
@@ -69,7 +69,6 @@ class ClusterAttention(tf_keras.layers.Layer):
     def build(self, input_shape):
         dimension = int(input_shape[-1])
         self._key = Dense(dimension, use_bias=False, name="key")
-        self._value = Dense(dimension, use_bias=False, name="value")
         super().build(input_shape)
 
     def call(self, tokens, mask, positions, pool: GaussianPool, training=None):
@@ -83,14 +82,14 @@ class ClusterAttention(tf_keras.layers.Layer):
         seen = visible(mask, positions)[:, :, tf.newaxis]
         given = tf.where(seen, tf.expand_dims(assignment, 1), 0.0)
         shares = given / (tf.reduce_sum(given, axis=-1, keepdims=True) + _PRIOR_COUNT)
-        return attend(shares, self._value(tokens)), allocation
+        return attend(shares, tokens), allocation
 
     def _affinity(self, tokens, mask, pool: GaussianPool):
         """Returns `a`, float32 `[batch, K, length]`."""
         key = tf.cast(self._key(tokens), tf.float32)
         density = self._density(pool.log_density, mask)
-        # Triangle of (W_K x_j) . v_i, i <= j: the same for all interests.
-        product = tf.matmul(key, tf.cast(pool.values, tf.float32), transpose_b=True)
+        # Triangle of (W_K x_j) . x_i, i <= j: the same for all interests.
+        product = tf.matmul(key, tf.cast(tokens, tf.float32), transpose_b=True)
         of_pools = tf.matmul(density, tf.linalg.band_part(product, -1, 0), transpose_b=True)
         of_pools = tf.math.divide_no_nan(of_pools, tf.cumsum(density, axis=2))
         of_queries = tf.matmul(pool.query, key, transpose_b=True)

@@ -6,26 +6,31 @@ import tensorflow as tf
 import tf_keras
 
 from bivrec_tf.layers.cluster_attention import ClusterAttention
+from bivrec_tf.layers.columns import scale_columns
 from bivrec_tf.layers.context_block import ContextBlock, context_at
 from bivrec_tf.layers.dropout import Dropout
 from bivrec_tf.layers.gaussian_attention import GaussianAttention
 from bivrec_tf.layers.layer_normalization import LayerNormalization
-from bivrec_tf.layers.residual import residual_dense
+
+# Of the attentions beside the context, at first: enough for the items of a history to be heard.
+_FIRST_SHARE = 0.5
 
 
 class InterestDecomposition(tf_keras.layers.Layer):
     """Gaussian attention, then cluster attention, and context blocks beside them.
 
-    Interest `k` at position `t` is `z_kt = LayerNorm(h_t + W_O LayerNorm(g_kt + r_kt) + b_k)`: the
-    context of the present, the pool and the renewal of the interest, and a learned offset that
-    tells interests apart before they hold anything. Both attentions read the tokens themselves:
-    what the context blocks make of them is for the present alone.
+    Interest `k` at position `t` is `z_kt = LayerNorm(h_t + c * LayerNorm(g_kt + r_kt) + b_k)`: the
+    context of the present; the pool and the renewal of the interest, with a learned share of every
+    dimension, a half at first; and a learned offset that tells interests apart before they hold
+    anything. Both attentions pool the tokens themselves: what an interest holds is near the items
+    that are like it, and what the context blocks make of tokens is for the present alone.
 
     Args:
       num_interests: Interests, K.
       context_blocks: Causal Transformer blocks over the tokens, for the present alone; may be 0.
       attention_heads: Heads of a context block.
-      max_length: Longest history in items: distances up to it have a bias of their own.
+      max_length: Longest history in items: distances up to it have a bias of their own, and
+        interests forget over it.
       top_n: Interests that a token is assigned to.
       temperature: tau of the allocation.
       dropout: Rate inside the blocks, in training.
@@ -79,7 +84,9 @@ class InterestDecomposition(tf_keras.layers.Layer):
             for index in range(context_blocks)
         ]
         self._present_norm = LayerNormalization(name="present_norm")
-        self._gaussian = GaussianAttention(num_interests, gaussian, name="gaussian_attention")
+        self._gaussian = GaussianAttention(
+            num_interests, max_length, gaussian, name="gaussian_attention"
+        )
         self._cluster = ClusterAttention(top_n, temperature, name="cluster_attention")
         self._interest_dropout = Dropout(interest_dropout, name="interest_dropout")
         self._pool_norm = LayerNormalization(name="pool_norm")
@@ -87,7 +94,9 @@ class InterestDecomposition(tf_keras.layers.Layer):
 
     def build(self, input_shape):
         dimension = int(input_shape[-1])
-        self._output = residual_dense(dimension, use_bias=False, name="output")
+        self._share = self.add_weight(
+            "share", [dimension], initializer=tf_keras.initializers.Constant(_FIRST_SHARE)
+        )
         self._offset = self.add_weight(
             "offset",
             [self.num_interests, dimension],
@@ -106,8 +115,8 @@ class InterestDecomposition(tf_keras.layers.Layer):
             state = pool.pooled
         context = context_at(self._blocks, tokens, mask, positions, training)
         present = tf.expand_dims(self._present_norm(context), 2)
-        added = self._interest_dropout(self._output(self._pool_norm(state)), training=training)
-        interests = present + added
+        held = scale_columns(self._pool_norm(state), tf.cast(self._share, state.dtype))
+        interests = present + self._interest_dropout(held, training=training)
         return self._norm(interests + tf.cast(self._offset, interests.dtype)), allocation
 
     def get_config(self):

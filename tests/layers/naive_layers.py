@@ -79,20 +79,22 @@ def gaussian_attention(layer, tokens, mask):
     batch, length, dimension = tokens.shape
     mean = weight(layer._mean)
     scale = np.log1p(np.exp(weight(layer._raw_scale))) if layer.gaussian else None
+    rate = np.log1p(np.exp(weight(layer._raw_rate)))
     pooled = np.zeros([batch, length, layer.num_interests, dimension])
     density = np.zeros([batch, layer.num_interests, length])
     for b in range(batch):
-        key, value = dense(layer._key, tokens[b]), dense(layer._value, tokens[b])
+        key = dense(layer._key, tokens[b])
         for k in range(layer.num_interests):
             for j in range(length):
                 if layer.gaussian:
                     density[b, k, j] = -0.5 * (((mean[k] - key[j]) / scale[k]) ** 2).sum()
                 else:
                     density[b, k, j] = mean[k] @ key[j]
+                density[b, k, j] -= rate[k] * (length - 1 - j)
             for t in range(length):
                 seen = [j for j in range(t + 1) if mask[b, j]]
                 if seen:
-                    pooled[b, t, k] = softmax(density[b, k, seen]) @ value[seen]
+                    pooled[b, t, k] = softmax(density[b, k, seen]) @ tokens[b, seen]
     return pooled, density
 
 
@@ -103,7 +105,7 @@ def cluster_attention(layer, tokens, mask, pooled, mean):
     assignment = np.zeros([batch, num_interests, length])
     out = np.zeros(pooled.shape)
     for b in range(batch):
-        key, value = dense(layer._key, tokens[b]), dense(layer._value, tokens[b])
+        key = dense(layer._key, tokens[b])
         for j in range(length):
             if not mask[b, j]:
                 continue
@@ -114,7 +116,7 @@ def cluster_attention(layer, tokens, mask, pooled, mean):
         for t in range(length):
             for k in range(num_interests):
                 given = assignment[b, k, : t + 1]
-                out[b, t, k] = given @ value[: t + 1] / (given.sum() + 1)
+                out[b, t, k] = given @ tokens[b, : t + 1] / (given.sum() + 1)
     return out, allocation
 
 
@@ -130,7 +132,7 @@ def interest_decomposition(layer, tokens, mask):
     for block in layer._blocks:
         context = context_block(block, context, mask)
     context = layer_norm(layer._present_norm, context)
-    interests = dense(layer._output, layer_norm(layer._pool_norm, state))
+    interests = weight(layer._share) * layer_norm(layer._pool_norm, state)
     interests = interests + context[:, :, np.newaxis] + weight(layer._offset)
     return layer_norm(layer._norm, interests), allocation
 

@@ -73,7 +73,7 @@ def test_context_block(naive, randomise, batch, length, seed, heads):
 @given(**shapes, interests=st.integers(1, 4))
 def test_gaussian_attention(naive, randomise, gaussian, batch, length, seed, interests):
     tokens, mask = histories(np.random.default_rng(seed), batch, length)
-    layer = GaussianAttention(interests, gaussian)
+    layer = GaussianAttention(interests, gaussian=gaussian)
     layer(tokens, tf.constant(mask), everywhere(mask))
     randomise(layer, seed)
     pool = layer(tokens, tf.constant(mask), everywhere(mask))

@@ -108,15 +108,15 @@ def test_one_scale_one_interest_and_no_context_is_plain_attention_pooling():
     patching, decomposition = tower._patching, tower._decomposition
     tokens = norm(patching._norm, items[0] * patching._weights[0].numpy())
     context = norm(decomposition._present_norm, tokens)
-    gaussian, cluster = decomposition._gaussian, decomposition._cluster
+    gaussian = decomposition._gaussian
     mean, sigma = gaussian._mean.numpy(), gaussian.scale().numpy()
     distances = (((mean - tokens @ gaussian._key.kernel.numpy()) / sigma) ** 2).sum(axis=1)
-    weights = np.exp(-0.5 * distances) / np.exp(-0.5 * distances).sum()
-    pooled = weights @ tokens @ gaussian._value.kernel.numpy()
+    weights = np.exp(-0.5 * distances - gaussian.rate().numpy() * np.arange(4, -1, -1))
+    pooled = weights @ tokens / weights.sum()
     # A single interest is given every token: the sum over n tokens, divided by n + 1.
-    renewal = tokens.sum(axis=0) / 6 @ cluster._value.kernel.numpy()
-    state = norm(decomposition._pool_norm, pooled + renewal) @ decomposition._output.kernel.numpy()
-    expected = norm(decomposition._norm, context[4] + state + decomposition._offset.numpy()[0])
+    held = norm(decomposition._pool_norm, pooled + tokens.sum(axis=0) / 6)
+    interest = context[4] + decomposition._share.numpy() * held + decomposition._offset.numpy()[0]
+    expected = norm(decomposition._norm, interest)
     np.testing.assert_allclose(found.vectors[0, 0, 0], expected, atol=1e-5)
     np.testing.assert_allclose(found.allocation, np.ones([1, 1, 5]), atol=1e-6)
 
