@@ -222,6 +222,18 @@ def test_an_interest_starts_as_a_sample_near_its_mean_and_attention_starts_soft(
     assert float(tf.reduce_mean(entropy)) > 0.2 * 50  # tokens that share an interest's attention
 
 
+def test_an_interest_forgets_half_in_its_half_life():
+    """Tokens that are all alike to an interest weigh by their age alone; a token tells which."""
+    layer = GaussianAttention(4, max_length=50)
+    tokens, mask = tf.eye(50)[tf.newaxis], tf.ones([1, 50], tf.bool)
+    run(layer, tokens, mask, "gaussian")
+    layer._key.kernel.assign(tf.zeros([50, 50]))
+    weights = layer(tokens, mask, tf.constant([[49]])).pooled[0, 0].numpy()
+    half_lives = np.array([1.63, 4.34, 11.5, 30.7])
+    expected = 0.5 ** (np.arange(49, -1, -1) / half_lives[:, np.newaxis])
+    np.testing.assert_allclose(weights, expected / expected.sum(1, keepdims=True), rtol=0.05)
+
+
 @KINDS
 def test_a_layer_comes_back_from_its_configuration(kind, randomise):
     layer, tokens, mask = ready(kind, randomise)
