@@ -102,7 +102,7 @@ def make_optimizer(
         weight_decay=config.weight_decay,
         global_clipnorm=config.gradient_clip_norm,
     )
-    # Decay pulls weights to zero; norms, biases and the spread of an interest belong elsewhere.
+    # Decay pulls weights to zero; what is spared does not belong there.
     optimizer.exclude_from_weight_decay(
         var_names=[
             "bias",
