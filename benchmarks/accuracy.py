@@ -34,6 +34,7 @@ from bivrec_tf.errors import BivrecError
 from bivrec_tf.evaluation import CALIBRATION_EXAMPLES, RankingEvaluator, ranking_metrics
 from bivrec_tf.export import export
 from bivrec_tf.models import MODEL_NAMES, create_model, uses_content
+from bivrec_tf.precision import product_dtype
 from bivrec_tf.saved_model import read_saved_model
 from bivrec_tf.transfer import warm_start
 from components.sequence_builder.statistics import HEAD_SHARE, MIDDLE_SHARE
@@ -286,6 +287,7 @@ def main(
         ).stdout.strip(),
         "items": prepared.catalogue.num_trained,
         "cold_items": prepared.catalogue.num_items - prepared.catalogue.num_trained,
+        "products": product_dtype(options.loss.softmax_dtype),
         "windows": len(prepared.windows),
         "training_targets": int(prepared.catalogue.counts.sum()),
         "examples": {split: len(found) for split, found in prepared.held_out.items()},

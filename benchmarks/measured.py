@@ -144,6 +144,8 @@ def label_of(stem: str, found: Mapping[str, Any]) -> str:
 
 # What training did before a setting of it existed, where that is not its default.
 _TRAINING_BEFORE = {"calibrate_popularity": False}
+# How a step is computed, which is to be as fast as the machine allows and changes but its rounding.
+_OF_THE_MACHINE = ("precision", "softmax_dtype", "softmax_chunk_rows")
 
 
 def _identity(found: Mapping[str, Any]) -> str:
@@ -159,6 +161,9 @@ def _identity(found: Mapping[str, Any]) -> str:
         defaults = TrainingConfig().model_dump(mode="json")
         loss = {**defaults["loss"], **training.get("loss", {})}
         training = {**defaults, **_TRAINING_BEFORE, **training, "loss": loss}
+        for name in _OF_THE_MACHINE:
+            training.pop(name, None)
+            loss.pop(name, None)
     training.pop("seed", None)
     same = ("model", "data_fingerprint", "warm_start", "parameters")
     parts = [model, training, *(found.get(name) for name in same)]

@@ -120,13 +120,17 @@ class LossConfig(StrictModel):
         description="full: over the whole catalogue; sampled: for larger ones; binary: SASRec's "
         "original loss against one drawn negative, for comparisons.",
     )
-    softmax_dtype: Literal["float32", "bfloat16"] = Field(
+    softmax_dtype: Literal["float32", "bfloat16", "auto"] = Field(
         "float32",
-        description="Of the full softmax and its products; bfloat16 halves their time on "
-        "processors that multiply it natively.",
+        description="Of the full softmax and its products; bfloat16 halves their time on machines "
+        "with instructions for it, and elsewhere takes half as long again; auto: bfloat16 on those "
+        "machines alone.",
     )
-    softmax_chunk_rows: int = Field(
-        512, ge=1, description="Interests whose scores of the catalogue are in memory at once."
+    softmax_chunk_rows: int | None = Field(
+        None,
+        ge=1,
+        description="Interests whose scores of the catalogue are in memory at once; as many as "
+        "take 8 MiB without.",
     )
     sampled_negatives: int = Field(
         1024, ge=1, description="Uniformly drawn negatives of a step, beside the batch's own."
@@ -199,11 +203,14 @@ class TrainingConfig(StrictModel):
         description="Version folder of another catalogue's exported model, whose word on content "
         "the multimodal view starts from, beside co-occurrence.",
     )
-    precision: Literal["float32", "bfloat16_products", "mixed_float16", "mixed_bfloat16"] = Field(
+    precision: Literal[
+        "float32", "bfloat16_products", "auto", "mixed_float16", "mixed_bfloat16"
+    ] = Field(
         "float32",
         description="What layers compute in, with float32 weights. bfloat16_products: the matrix "
-        "products of dense layers, which is the fastest on processors that multiply bfloat16 "
-        "natively; the mixed ones are Keras' policies, for GPUs.",
+        "products of dense layers, which is the fastest on machines with instructions for it, and "
+        "slower elsewhere; auto: that on those machines, float32 on others; the mixed ones are "
+        "Keras' policies, for GPUs.",
     )
     strategy: Literal["one_device", "mirrored"] = Field(
         "one_device",

@@ -8,6 +8,16 @@ import tensorflow as tf
 # A probability that underflowed still has a finite logarithm.
 _SMALLEST = 1e-37
 
+# Scores of one chunk. Larger ones leave the processor's caches, and memory so large is given back
+# to the system and asked for again with every chunk; of fewer rows products are slow.
+_CHUNK_BYTES = 8 * 2**20
+_FEWEST_ROWS = 64
+
+# float32 holds e^-87 to e^88. Sums of exponentials of at most e^60 leave room for any catalogue,
+# and of those above e^-60 none has lost what counts.
+_HIGHEST_LOGIT = 60.0
+_SMALLEST_SUM = 1e-26
+
 
 class CatalogueSoftmax:
     """Mean cross-entropy of targets against every item of the catalogue.
@@ -18,13 +28,17 @@ class CatalogueSoftmax:
 
     Under `logsumexp` every interest has a softmax of its own, and the probability of an item is
     their mean, weighted by their normalisers: that takes one exponential of every score and no
-    comparison between interests. Under `max` interests are taken one after the other, which is
+    comparison between interests. In float32 not even the highest score of a row is looked for: as
+    long as lengths of vectors bound all scores well within float32, exponentials are summed as
+    they are; otherwise, and where a sum is too small, a row is lowered or done again. Under `max`
+    interests are taken one after the other, which is
     what the memory bandwidth of a CPU prefers; of equal scores the first interest has the gradient.
 
     Args:
       readout: How K interest scores of an item become one: `max`, as at serving, or its smooth
         upper bound `logsumexp`.
-      chunk_rows: Scores of so many interests are in memory at once; at least those of one row.
+      chunk_rows: Scores of so many interests are in memory at once, at least those of one row;
+        none: of as many as have 8 MiB of them, and of 64 at least.
       dtype: Of the matrix products and what goes into them. Exponentials and gradients are added up
         in float32; the normalisers of a mixture are as precise as a probability of this type.
 
@@ -34,7 +48,7 @@ class CatalogueSoftmax:
     def __init__(
         self,
         readout: Literal["max", "logsumexp"] = "max",
-        chunk_rows: int = 512,
+        chunk_rows: int | None = None,
         dtype: str = "float32",
     ) -> None:
         self.readout = readout
@@ -70,7 +84,7 @@ class CatalogueSoftmax:
 
     def _loss_and_gradients(self, queries, items, targets):
         rows, interests, dimension = tf.shape(queries)[0], queries.shape[1], queries.shape[2]
-        chunk_rows = max(1, self.chunk_rows // interests)
+        chunk_rows = self._rows_of_chunk(tf.shape(items)[0], interests)
         chunks = -(-rows // chunk_rows)
         items_cast = tf.cast(items, self.dtype)
         of_chunk = self._maximum
@@ -106,17 +120,26 @@ class CatalogueSoftmax:
         mean = 1.0 / tf.cast(tf.maximum(rows, 1), tf.float32)
         return mean * loss, mean * query_gradient, mean * item_gradient
 
+    def _rows_of_chunk(self, items, interests):
+        if self.chunk_rows is not None:
+            return max(1, self.chunk_rows // interests)
+        row_bytes = tf.dtypes.as_dtype(self.dtype).size * tf.maximum(items, 1)
+        return tf.maximum(tf.maximum(_CHUNK_BYTES // row_bytes, _FEWEST_ROWS) // interests, 1)
+
     def _mixture(self, queries, items, items_cast, targets):
         """Gradients and loss under `logsumexp`, summed over rows, but for `_of_targets`."""
         interests, dimension = queries.shape[1], queries.shape[2]
         flat = tf.reshape(queries, [-1, dimension])
-        logits = tf.matmul(tf.cast(flat, self.dtype), items_cast, transpose_b=True)
-        # The only pass over the scores that is no product.
-        weights = tf.nn.softmax(tf.cast(logits, self._softmax_dtype))
-        log_normaliser = _log_normaliser(logits, weights, tf.repeat(targets, interests))
+        if self.dtype == "float32":
+            weights, total, log_normaliser = _exponentials(flat, items)
+        else:
+            logits = tf.matmul(tf.cast(flat, self.dtype), items_cast, transpose_b=True)
+            # The only pass over the scores that is no product.
+            weights = tf.nn.softmax(tf.cast(logits, self._softmax_dtype))
+            log_normaliser = _log_normaliser(logits, weights, tf.repeat(targets, interests))
+            weights, total = tf.cast(weights, self.dtype), tf.ones_like(log_normaliser)
         log_normaliser = tf.reshape(log_normaliser, [-1, interests])
-        share = tf.reshape(tf.nn.softmax(log_normaliser), [-1, 1])
-        weights = tf.cast(weights, self.dtype)
+        share = tf.reshape(tf.nn.softmax(log_normaliser), [-1, 1]) / total[:, tf.newaxis]
         of_queries = share * tf.cast(tf.matmul(weights, items_cast), tf.float32)
         # The short factor of the product is scaled, not the scores.
         scaled = tf.cast(share * flat, self.dtype)
@@ -150,6 +173,36 @@ def _softmax_sums_in_float32(dtype: str) -> bool:
         probabilities = tf.function(tf.nn.softmax)(tf.zeros([1, 4096], dtype))
         # Of bfloat16, 256 and 1 are 256.
         return float(probabilities[0, 0]) == 1 / 4096
+
+
+def _exponentials(queries, items):
+    """Of the scores of `queries` `[n, D]`: exponentials, perhaps all divided by one number a row.
+
+    Returns:
+      float32 `[n, items]`; their sums, `[n]`; the logarithms of the sums before any division.
+    """
+    longest = tf.sqrt(tf.reduce_max(tf.reduce_sum(tf.square(items), axis=1)))
+    bound = tf.norm(queries, axis=1) * longest
+    lower = tf.maximum(bound - _HIGHEST_LOGIT, 0.0)
+    scores = functools.partial(tf.matmul, queries, items, transpose_b=True)
+    lowered = tf.cond(
+        tf.reduce_any(lower > 0.0), lambda: scores() - lower[:, tf.newaxis], lambda: scores()
+    )
+    weights = tf.exp(lowered)
+    total = tf.reduce_sum(weights, axis=1)
+
+    def as_they_are():
+        return weights, total, lower + tf.math.log(total)
+
+    def by_highest():
+        # Scores are multiplied again: kept, they would take memory that nobody else needs.
+        again = scores()
+        highest = tf.reduce_max(again, axis=1)
+        relative = tf.exp(again - highest[:, tf.newaxis])
+        sums = tf.reduce_sum(relative, axis=1)
+        return relative, sums, highest + tf.math.log(sums)
+
+    return tf.cond(tf.reduce_all(total > _SMALLEST_SUM), as_they_are, by_highest)
 
 
 def _log_normaliser(logits, probabilities, targets):

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from bivrec_tf.config import LossConfig
 from bivrec_tf.losses import BinaryNegative, CatalogueSoftmax, SampledSoftmax
+from bivrec_tf.precision import product_dtype
 
 
 class TaskLoss:
@@ -26,7 +27,7 @@ class TaskLoss:
         self._full_softmax = CatalogueSoftmax(
             "logsumexp" if readout == "logsumexp" else "max",
             config.softmax_chunk_rows,
-            config.softmax_dtype,
+            product_dtype(config.softmax_dtype),
         )
         self._binary_negative = BinaryNegative()
         self._sampled_softmax = SampledSoftmax(config.sampled_negatives)

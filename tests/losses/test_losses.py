@@ -37,7 +37,7 @@ def naive_catalogue_loss(queries, items, targets, readout):
     rows=st.integers(1, 9),
     interests=st.integers(1, 4),
     items=st.integers(2, 12),
-    chunk=st.integers(1, 10),
+    chunk=st.one_of(st.none(), st.integers(1, 10)),
     readout=st.sampled_from(["max", "logsumexp"]),
     seed=st.integers(0, 1000),
 )
@@ -84,6 +84,25 @@ def test_mixture_holds_where_the_probability_of_a_target_underflows(apart, dtype
     # Loss and gradient of queries grow with the vectors of items, that of items does not.
     for scale, fused, plain in zip((apart, apart, 1.0), *results, strict=True):
         np.testing.assert_allclose(fused, plain, rtol=rough, atol=rough * scale)
+
+
+@pytest.mark.parametrize("score", [-3.0, -90.0, -1000.0, 100.0, 1000.0])
+def test_scores_of_any_size_have_their_softmax(score):
+    """Sums of exponentials of these scores are no float32, but for the first."""
+    queries = tf.constant([[[1.0, 0.0], [1.0, 0.1]], [[1.0, 0.2], [1.0, 0.0]]])
+    table = tf.constant([[score, 0.0], [score, 1.0], [score, -3.0]])
+    targets = tf.constant([1, 2])
+    results = []
+    for loss in (
+        CatalogueSoftmax("logsumexp"),
+        lambda q, v, t: naive_catalogue_loss(q, v, t, "logsumexp"),
+    ):
+        with tf.GradientTape() as tape:
+            tape.watch([queries, table])
+            value = loss(queries, table, targets)
+        results.append([value, *tape.gradient(value, [queries, table])])
+    for scale, fused, plain in zip((1.0, abs(score), 1.0), *results, strict=True):
+        np.testing.assert_allclose(fused, plain, rtol=1e-4, atol=1e-4 * scale)
 
 
 def test_many_small_probabilities_add_up_in_bfloat16():
