@@ -2,7 +2,8 @@
 
     .venv/bin/python -m benchmarks.report --output docs/benchmarks --pair bivrec:sasrec
 
-Every data set has a page; `README.md` has the models of all of them in one table each.
+Every data set has a page; `README.md` has the models of all of them in one table each, and what
+pairs differ by, noise, and the users and items with few interactions, in one table for all.
 
 Results are files DATA-LABEL-SEED.json; runs that share DATA, protocol and LABEL differ in their
 seed alone, which is checked. A label is a model's name, or a model's name and what was changed, as
@@ -18,31 +19,16 @@ from pathlib import Path
 
 import click
 
-from benchmarks.measured import Runs, interval_over_seeds, paired, read_results
+from benchmarks import overview
+from benchmarks.measured import Runs, interval_over_seeds, read_results
+from benchmarks.overview import VIEWS, noise_levels
+from benchmarks.tables import Compared, compared, differences_table, ordered, table, title
 from bivrec_tf.models import MODEL_NAMES
 
 HERE = Path(__file__).parent
 METRICS = ("recall_at_10", "ndcg_at_10", "recall_at_20", "ndcg_at_20", "mrr_at_20")
-VIEWS = {"": "test", ", id view": "test_id_view", ", multimodal view": "test_mm_view"}
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Returns a Markdown table, numbers to the right."""
-    lines = [f"| {' | '.join(header)} |", "|---" + "|---:" * (len(header) - 1) + "|"]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
-
-
-def _title(metric: str) -> str:
-    name, _, k = metric.rpartition("_at_")
-    known = {"ndcg": "NDCG", "recall": "Recall", "hit_rate": "Hit rate", "mrr": "MRR"}
-    return f"{known.get(name, name)}@{k}"
-
-
-def _ordered(labels: Mapping[str, Runs]) -> list[Runs]:
-    place = {label: number for number, label in enumerate(MODEL_NAMES)}
-    return sorted(
-        labels.values(), key=lambda runs: (place.get(runs.label, len(MODEL_NAMES)), runs.label)
-    )
+PAIRED_METRICS = ("ndcg_at_10", "ndcg_at_20", "recall_at_20")
+MODELS_SIDE_BY_SIDE = ("sasrec", "pure_id", "bivrec")
 
 
 def _known_metrics(labels: Mapping[str, Runs]) -> list[str]:
@@ -54,40 +40,18 @@ def accuracy_table(labels: Mapping[str, Runs], part: str = "test") -> str:
     """Returns accuracy by label: mean and interval over seeds."""
     metrics = _known_metrics(labels)
     rows = []
-    for runs in _ordered(labels):
+    for runs in ordered(labels):
         found = [runs.interval(part, metric) for metric in metrics]
         if all(value is not None for value in found):
             cells = [value.text() for value in found if value is not None]
             rows.append([runs.label, str(len(runs.values(part, metrics[0]))), *cells])
-    return table(["", "seeds", *map(_title, metrics)], rows)
-
-
-def overview_table(labels: Mapping[str, Runs]) -> str:
-    """Returns models of one data set, each with its views, and what training took."""
-    wanted = ("ndcg_at_10", "ndcg_at_20", "hit_rate_at_10")
-    rows = []
-    for runs in _ordered(labels):
-        for view, part in VIEWS.items():
-            found = [runs.interval(part, metric) for metric in wanted]
-            if None in found:
-                continue
-            cells = [value.text() for value in found if value is not None]
-            of_the_whole = ["", ""]
-            if not view:
-                seconds = [run["training_seconds"] for run in runs.results.values()]
-                kept = runs.interval("test_unfiltered", "ndcg_at_10")
-                mean = interval_over_seeds(seconds).mean
-                of_the_whole = [kept.text() if kept else "", f"{mean:,.0f}"]
-            seeds = str(len(runs.values(part, wanted[0])))
-            rows.append([runs.label + view, seeds, *cells, *of_the_whole])
-    titles = [*map(_title, wanted), "NDCG@10, seen kept", "seconds of training"]
-    return table(["", "seeds", *titles], rows)
+    return table(["", "seeds", *map(title, metrics)], rows)
 
 
 def reach_table(labels: Mapping[str, Runs], goals: Sequence[float]) -> str:
     """Returns the seconds of training, evaluation left out, until validation NDCG@10 is reached."""
     rows = []
-    for runs in _ordered(labels):
+    for runs in ordered(labels):
         curves = [found["curve"] for found in runs.results.values() if found["curve"]]
         reached = [
             [next((t for t, _, value in curve if value >= goal), math.inf) for curve in curves]
@@ -102,27 +66,27 @@ def reach_table(labels: Mapping[str, Runs], goals: Sequence[float]) -> str:
 def views_table(labels: Mapping[str, Runs], metric: str = "ndcg_at_20") -> str:
     """Returns what each view reaches alone in models with two."""
     rows = []
-    for runs in _ordered(labels):
+    for runs in ordered(labels):
         parts = [runs.interval(part, metric) for part in VIEWS.values()]
         if None not in parts:
             weight = interval_over_seeds([found["id_weight"] for found in runs.results.values()])
             cells = [value.text() for value in parts if value is not None]
             rows.append([runs.label, *cells, weight.text(2)])
-    return table(["", f"{_title(metric)}, both", "id alone", "mm alone", "id weight"], rows)
+    return table(["", f"{title(metric)}, both", "id alone", "mm alone", "id weight"], rows)
 
 
 def slices_table(labels: Mapping[str, Runs], metric: str = "ndcg_at_20") -> str:
     """Returns a metric by kind of user and target."""
-    ordered = _ordered(labels)
+    in_order = ordered(labels)
     names: dict[str, int] = {}
-    for runs in ordered:
+    for runs in in_order:
         for found in runs.results.values():
             for name, values in found["slices"].items():
                 names.setdefault(name, values["examples"])
     rows = []
     for name, examples in names.items():
         cells = []
-        for runs in ordered:
+        for runs in in_order:
             values = [
                 found["slices"][name][metric]
                 for found in runs.results.values()
@@ -130,13 +94,13 @@ def slices_table(labels: Mapping[str, Runs], metric: str = "ndcg_at_20") -> str:
             ]
             cells.append(interval_over_seeds(values).text() if values else "")
         rows.append([name, f"{examples:,}", *cells])
-    return table([_title(metric), "examples", *(runs.label for runs in ordered)], rows)
+    return table([title(metric), "examples", *(runs.label for runs in in_order)], rows)
 
 
 def shares_table(labels: Mapping[str, Runs], metric: str = "ndcg_at_20") -> str:
     """Returns a metric by share of the training users: from scratch, and from another model."""
     cells: dict[str, dict[float, str]] = {}
-    for runs in _ordered(labels):
+    for runs in ordered(labels):
         start = f"{runs.model} from {runs.warm_start}" if runs.warm_start else runs.model
         for view, part in (("", "test"), (", multimodal view", "test_mm_view")):
             found = runs.interval(part, metric)
@@ -148,13 +112,13 @@ def shares_table(labels: Mapping[str, Runs], metric: str = "ndcg_at_20") -> str:
                 row[runs.training_share] = found.text()
     shares = sorted({share for row in cells.values() for share in row})
     rows = [[name, *(row.get(share, "") for share in shares)] for name, row in cells.items()]
-    return table([_title(metric), *(f"{share:.0%} of the users" for share in shares)], rows)
+    return table([title(metric), *(f"{share:.0%} of the users" for share in shares)], rows)
 
 
 def cost_table(labels: Mapping[str, Runs]) -> str:
     """Returns what training took; seconds are of training alone, without evaluation."""
     rows = []
-    for runs in _ordered(labels):
+    for runs in ordered(labels):
         found = list(runs.results.values())
         columns = [
             f"{found[0]['parameters']:,}",
@@ -168,46 +132,10 @@ def cost_table(labels: Mapping[str, Runs]) -> str:
     return table(header, rows)
 
 
-def noise_levels(labels: Mapping[str, Runs], kind: str) -> list[float]:
-    """Returns the shares of noise of a kind, `noise` or `insert`, that were measured."""
-    head = f"test_{kind}_"
-    found = {
-        float(part.removeprefix(head))
-        for runs in labels.values()
-        for result in runs.results.values()
-        for part in result
-        if part.startswith(head)
-    }
-    return sorted(found)
-
-
-def pairs_table(labels: Mapping[str, Runs], pairs: Iterable[tuple[str, str]]) -> str:
-    """Returns paired differences of named labels, where both were run and have ranks.
-
-    A side is a label, or with a part of its results, as in `bivrec/id_view`.
-    """
-    rows = []
-    for pair in pairs:
-        sides = [name.partition("/") for name in pair]
-        if any(label not in labels for label, _, _ in sides):
-            continue
-        first, second = (labels[label] for label, _, _ in sides)
-        of_first, of_second = (f"test_{part}" if part else "test" for _, _, part in sides)
-        for metric in ("ndcg_at_10", "ndcg_at_20", "recall_at_20"):
-            found = paired(first, second, metric, (of_first, of_second))
-            if found is not None:
-                base = second.interval(of_second, metric)
-                share = f"{found.mean / base.mean:+.1%}" if base and base.mean else ""
-                bounds = f"{found.low:+.4f} to {found.high:+.4f}"
-                name = " − ".join(pair)
-                rows.append([name, _title(metric), f"{found.mean:+.4f}", bounds, share])
-    return table(["", "metric", "difference", "95 % interval", "relative"], rows) if rows else ""
-
-
 def plot_noise(labels: Mapping[str, Runs], kind: str, path: Path) -> None:
     """Plots NDCG@20 over the share of noise in test histories."""
     figure, axis = _axes()
-    for runs in _ordered(labels):
+    for runs in ordered(labels):
         places, values = [0.0], [runs.interval("test", "ndcg_at_20")]
         for share in noise_levels(labels, kind):
             found = runs.interval(f"test_{kind}_{share:g}", "ndcg_at_20")
@@ -225,7 +153,7 @@ def plot_time(labels: Mapping[str, Runs], path: Path) -> None:
     """Plots validation NDCG@10 over seconds of training: every seed a line."""
     figure, axis = _axes()
     colours = {}
-    for runs in _ordered(labels):
+    for runs in ordered(labels):
         for result in runs.results.values():
             if not result["curve"]:
                 continue
@@ -282,7 +210,13 @@ def side_by_side(labels: Mapping[str, Runs], pairs: Iterable[tuple[str, str]]) -
 
 
 def report(
-    data: str, protocol: str, labels: dict[str, Runs], models, pairs, folder: Path, goals
+    data: str,
+    protocol: str,
+    labels: dict[str, Runs],
+    models: dict[str, Runs],
+    pairs: Sequence[Compared],
+    folder: Path,
+    goals: Sequence[float],
 ) -> str:
     """Writes the plots of one data set and returns its tables; `models` are side by side."""
     shares = transferred(labels)
@@ -298,10 +232,10 @@ def report(
         f"{example['items']:,} items, {example['training_targets']:,} training interactions, "
         f"{example['examples']['test']:,} test examples. The whole catalogue is ranked.\n",
     ]
-    for title, text in (
+    for heading, text in (
         ("Accuracy on the test split, seen items left out", accuracy_table(models)),
         ("The same, seen items kept in the ranking", accuracy_table(models, "test_unfiltered")),
-        ("Pairs on the same users", pairs_table(labels, pairs)),
+        ("Pairs on the same users", differences_table(pairs)),
         ("Views", views_table(models)),
         ("Ablations", accuracy_table(changed) if len(changed) > 1 else ""),
         ("Shares of the data and transfer", shares_table({**in_full, **shares})),
@@ -310,7 +244,7 @@ def report(
         ("Training until validation NDCG@10 reached", reach_table(models, goals)),
     ):
         if text.count("\n") > 2:
-            parts += [f"### {title}\n", text]
+            parts += [f"### {heading}\n", text]
     for kind in ("noise", "insert"):
         if noise_levels(labels, kind):
             name = f"{data}-{protocol}-{kind}.png"
@@ -353,18 +287,27 @@ def main(results: Path, output: Path, names: tuple[str, ...], goals: tuple[float
         sides = {side.partition("/")[0] for side in pair}
         if not any(sides <= labels.keys() for labels in groups.values()):
             raise click.UsageError(f"--pair {':'.join(pair)}: no data set has results of both")
-    overview = ["# Models on the test split, seen items left out\n"]
+    of_models = ["# All data sets: the test split, seen items left out\n"]
+    differences: dict[str, list[Compared]] = {}
     for (data, protocol), labels in groups.items():
         pairs = asked or [("bivrec", label) for label in sorted(labels) if label != "bivrec"]
         shown = side_by_side(labels, asked)
+        found = differences[data] = compared(labels, pairs, PAIRED_METRICS)
         # Where nothing but changed models was run, those are what there is to show.
-        text = report(data, protocol, labels, shown or labels, pairs, output, goals)
+        text = report(data, protocol, labels, shown or labels, found, output, goals)
         name = f"{data}-{protocol}.md"
         (output / name).write_text(text)
         click.echo(text)
         if shown:
-            overview += [f"## [{data}, {protocol}]({name})\n", overview_table(shown)]
-    (output / "README.md").write_text("\n".join(overview))
+            of_models += [f"## [{data}, {protocol}]({name})\n", overview.models_table(shown)]
+    for heading, text in (
+        ("Pairs on the same users", overview.pairs_table(differences)),
+        ("Random items in the histories", overview.noise_table(groups, MODELS_SIDE_BY_SIDE)),
+        ("Of which training saw little", overview.seldom_table(groups, MODELS_SIDE_BY_SIDE)),
+    ):
+        if text.count("\n") > 2:
+            of_models += [f"## {heading}\n", text]
+    (output / "README.md").write_text("\n".join(of_models))
 
 
 if __name__ == "__main__":

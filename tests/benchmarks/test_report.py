@@ -176,7 +176,7 @@ def test_models_of_every_data_set_stand_on_one_page_with_what_pairs_name(tmp_pat
     write(tmp_path, "bivrec-changed", 0, worst=30, data="third")
     pairs = ("--pair", "bivrec:sasrec-longer", "--pair", "bivrec:bivrec-tenth")
     assert report(tmp_path, *pairs).exit_code == 0
-    text = (tmp_path / "out" / "README.md").read_text()
+    text = (tmp_path / "out" / "README.md").read_text().split("## Pairs")[0]
     shown = [line.split(" | ")[0].strip("| ") for line in text.splitlines() if "|" in line]
     expected = ["sasrec", "bivrec", "bivrec, id view", "bivrec, multimodal view", "sasrec-longer"]
     assert [name for name in shown if name and "-|" not in name] == ["peer_sasrec", *expected]
@@ -188,6 +188,29 @@ def test_models_of_every_data_set_stand_on_one_page_with_what_pairs_name(tmp_pat
     ablations = (tmp_path / "out" / "walks-leave_one_out.md").read_text().split("### Ablations")[1]
     ablations = ablations.split("###")[0]
     assert "sasrec-shorter" in ablations and "sasrec-longer" not in ablations
+
+
+def test_pairs_noise_and_the_seldom_seen_of_all_data_sets_stand_on_one_page(tmp_path):
+    ranks = drawn(0, 30)
+    seldom = {"targets never trained": {"examples": 5, **summary(ranks[:5])}}
+    for data in ("walks", "other"):
+        write(tmp_path, "bivrec", 0, 30, data=data, ranks=ranks, slices=seldom)
+        write(tmp_path, "sasrec", 0, 30, data=data, ranks=ranks + 1)
+    assert report(tmp_path, "--pair", "bivrec:sasrec").exit_code == 0
+    text = (tmp_path / "out" / "README.md").read_text()
+    pairs, rest = text.split("## Pairs")[1].split("## Random items")
+    rows = [line for line in pairs.splitlines() if "bivrec − sasrec" in line]
+    before, after = summary(ranks + 1)["ndcg_at_20"], summary(ranks)["ndcg_at_20"]
+    assert [row.split("|")[2].strip() for row in rows] == ["other", "walks"]
+    assert all(float(row.split("|")[3]) == pytest.approx(after - before, abs=5e-5) for row in rows)
+    noise, few = rest.split("## Of which")
+    # One place further down at 10 %, three at 30 %: see `write`.
+    for share, cell in zip((1, 3), cells(noise, "other: bivrec")[2:], strict=True):
+        left = summary(ranks + share)["ndcg_at_20"]
+        assert cell == f"{left:.4f} ({left / after - 1:+.0%})"
+    of_cold = summary(ranks[:5])["ndcg_at_20"]
+    assert cells(few, "walks: bivrec")[3] == f"{of_cold:.4f} (5)"
+    assert "sasrec" not in few
 
 
 def test_seconds_until_a_quality_are_of_the_first_epoch_that_reached_it(tmp_path):

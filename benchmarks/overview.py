@@ -1,0 +1,103 @@
+"""All data sets on one page: their models, what pairs differ by, noise, and the seldom seen."""
+
+from collections.abc import Mapping, Sequence
+
+from benchmarks.measured import Groups, Runs, interval_over_seeds
+from benchmarks.tables import Compared, ordered, table, title
+
+VIEWS = {"": "test", ", id view": "test_id_view", ", multimodal view": "test_mm_view"}
+SELDOM = (
+    "users with at most 5 interactions",
+    "targets with at most 5 in training",
+    "targets never trained",
+)
+METRIC = "ndcg_at_20"
+
+
+def models_table(labels: Mapping[str, Runs]) -> str:
+    """Returns models of one data set, each with its views, and what training took."""
+    wanted = ("ndcg_at_10", "ndcg_at_20", "hit_rate_at_10")
+    rows = []
+    for runs in ordered(labels):
+        for view, part in VIEWS.items():
+            found = [runs.interval(part, metric) for metric in wanted]
+            if None in found:
+                continue
+            cells = [value.text() for value in found if value is not None]
+            of_the_whole = ["", ""]
+            if not view:
+                seconds = [run["training_seconds"] for run in runs.results.values()]
+                kept = runs.interval("test_unfiltered", "ndcg_at_10")
+                mean = interval_over_seeds(seconds).mean
+                of_the_whole = [kept.text() if kept else "", f"{mean:,.0f}"]
+            seeds = str(len(runs.values(part, wanted[0])))
+            rows.append([runs.label + view, seeds, *cells, *of_the_whole])
+    titles = [*map(title, wanted), "NDCG@10, seen kept", "seconds of training"]
+    return table(["", "seeds", *titles], rows)
+
+
+def pairs_table(found: Mapping[str, Sequence[Compared]]) -> str:
+    """Returns what pairs of labels differ by, a row for every data set and pair."""
+    rows = [
+        [
+            each.name,
+            data,
+            f"{each.difference.mean:+.4f}",
+            f"{each.difference.low:+.4f} to {each.difference.high:+.4f}",
+            each.relative,
+        ]
+        for data, of_data in found.items()
+        for each in of_data
+        if each.metric == METRIC
+    ]
+    rows.sort(key=lambda row: row[0])
+    return table([title(METRIC), "data", "difference", "95 % interval", "relative"], rows)
+
+
+def noise_table(groups: Groups, shown: Sequence[str]) -> str:
+    """Returns the share of the metric that is lost to random items in test histories."""
+    levels = sorted(
+        {level for labels in groups.values() for level in noise_levels(labels, "noise")}
+    )
+    rows = []
+    for (data, _), labels in groups.items():
+        for runs in ordered({label: labels[label] for label in shown if label in labels}):
+            without = runs.interval("test", METRIC)
+            lost = []
+            for level in levels:
+                found = runs.interval(f"test_noise_{level:g}", METRIC)
+                if found is None or without is None:
+                    lost.append("")
+                else:
+                    lost.append(f"{found.mean:.4f} ({found.mean / without.mean - 1:+.0%})")
+            if any(lost) and without is not None:
+                rows.append([f"{data}: {runs.label}", f"{without.mean:.4f}", *lost])
+    return table([title(METRIC), "none", *(f"{level:.0%} random" for level in levels)], rows)
+
+
+def seldom_table(groups: Groups, shown: Sequence[str]) -> str:
+    """Returns the metric of users and targets of which training saw little or nothing."""
+    rows = []
+    for (data, _), labels in groups.items():
+        for runs in ordered({label: labels[label] for label in shown if label in labels}):
+            cells = []
+            for name in SELDOM:
+                found = [of["slices"][name] for of in runs.results.values() if name in of["slices"]]
+                mean = interval_over_seeds([of[METRIC] for of in found]).mean if found else 0.0
+                cells.append(f"{mean:.4f} ({found[0]['examples']:,})" if found else "")
+            if any(cells):
+                rows.append([f"{data}: {runs.label}", *cells])
+    return table([f"{title(METRIC)} (examples)", *SELDOM], rows)
+
+
+def noise_levels(labels: Mapping[str, Runs], kind: str) -> list[float]:
+    """Returns the shares of noise of a kind, `noise` or `insert`, that were measured."""
+    head = f"test_{kind}_"
+    found = {
+        float(part.removeprefix(head))
+        for runs in labels.values()
+        for result in runs.results.values()
+        for part in result
+        if part.startswith(head)
+    }
+    return sorted(found)
