@@ -3,6 +3,7 @@
 from bivrec_tf.losses.allocation_balance import AllocationBalance
 from bivrec_tf.losses.binary_negative import BinaryNegative
 from bivrec_tf.losses.catalogue_softmax import CatalogueSoftmax
+from bivrec_tf.losses.fused_views_softmax import FusedViewsSoftmax
 from bivrec_tf.losses.interest_allocation import InterestAllocation
 from bivrec_tf.losses.sampled_softmax import SampledSoftmax
 from bivrec_tf.losses.semantic_similarity import SemanticSimilarity
@@ -11,6 +12,7 @@ __all__ = [
     "AllocationBalance",
     "BinaryNegative",
     "CatalogueSoftmax",
+    "FusedViewsSoftmax",
     "InterestAllocation",
     "SampledSoftmax",
     "SemanticSimilarity",

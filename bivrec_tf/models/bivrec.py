@@ -36,11 +36,10 @@ class BiVRec(SequentialRecommender):
             return []
         self._semantic_similarity = SemanticSimilarity(name="semantic_similarity")
         self._interest_allocation = InterestAllocation(self.loss_config.allocation_form)
-        fusion = ["fusion_loss"] if self.loss_config.fusion_weight else []
-        return ["semantic_loss", "allocation_loss", *fusion]
+        return ["semantic_loss", "allocation_loss"]
 
-    def cross_view_loss(self, found, tasks, targets, users):
-        """The coarse, the fine and the fusion loss, weighted; `docs/model.md`, section 4."""
+    def cross_view_loss(self, found, users):
+        """The coarse and the fine loss, weighted; `docs/model.md`, section 4."""
         of_window = {view: _last(result.vectors) for view, result in found.items()}
         semantic = self._semantic_similarity(of_window[ID], of_window[MM], users)
         allocation = self._interest_allocation(
@@ -48,23 +47,10 @@ class BiVRec(SequentialRecommender):
         )
         self._trackers["semantic_loss"].update_state(semantic)
         self._trackers["allocation_loss"].update_state(allocation)
-        total = self._warm_up() * (
+        return self._warm_up() * (
             self.loss_config.semantic_weight * semantic
             + self.loss_config.allocation_weight * allocation
         )
-        if self.loss_config.fusion_weight:
-            fusion = self._fusion_loss(tasks, targets)
-            self._trackers["fusion_loss"].update_state(fusion)
-            total += self.loss_config.fusion_weight * fusion
-        return total
-
-    def _fusion_loss(self, tasks, targets):
-        """The task of the mean of both views' scores: one product of vectors side by side."""
-        queries, items = (
-            tf.concat([tf.cast(side, tf.float32) for side in sides], axis=-1)
-            for sides in zip(tasks[ID], tasks[MM], strict=True)
-        )
-        return self.task_loss(0.5 * queries, items, targets)
 
     def _warm_up(self):
         steps = self.loss_config.cross_view_warmup_steps

@@ -19,7 +19,7 @@ from bivrec_tf.models.first_vectors import blended
 from bivrec_tf.models.histories import compact, draw_positions, wanted_positions
 from bivrec_tf.models.multimodal_items import MultimodalItems
 from bivrec_tf.models.replicas import share_of_replica
-from bivrec_tf.models.task_loss import TaskLoss
+from bivrec_tf.models.task_loss import FUSION, TaskLoss
 from bivrec_tf.models.view_tower import Interests
 from bivrec_tf.retrieval import MultiInterestTopK
 from bivrec_tf.retrieval.item_table import Table, TableDtype, vectors_of
@@ -95,10 +95,22 @@ class SequentialRecommender(tfrs.Model):
         # Until then cold items stand back: the softmax never weighed them against the others.
         self.cold_offset = tf.Variable(-3.0, trainable=False, name="cold_offset")
         self._balance = AllocationBalance()
+        self._task_weights = self._weights_of_tasks()
         names = ["loss", *self.build_cross_view()]
+        if FUSION in self._task_weights:
+            names.append(f"{FUSION}_loss")
         for view in config.views:
             names += [f"{view}_loss", f"{view}_interests_in_use", f"{view}_interest_cosine"]
         self._trackers = {name: tf_keras.metrics.Mean(name=name) for name in names}
+
+    def _weights_of_tasks(self) -> dict[str, float]:
+        """Returns the weight of every view's task, and of their common one where there is one."""
+        weights: dict[str, float] = dict.fromkeys(self.config.views, 1.0)
+        if self.has_both_views:
+            weights[MM] = self.loss_config.mm_weight
+            if self.loss_config.fusion_weight:
+                weights[FUSION] = self.loss_config.fusion_weight
+        return weights
 
     def make_tower(self, view: str, name: str) -> tf_keras.layers.Layer:
         """Returns the layer that makes `Interests` of a view's item vectors; see `ViewTower`."""
@@ -108,19 +120,11 @@ class SequentialRecommender(tfrs.Model):
         """Creates what `cross_view_loss` needs; returns the names of what it tracks."""
         return []
 
-    def cross_view_loss(
-        self,
-        found: Mapping[str, Interests],
-        tasks: Mapping[str, tuple[tf.Tensor, tf.Tensor]],
-        targets: tf.Tensor,
-        users: tf.Tensor,
-    ) -> tf.Tensor:
-        """Returns what ties two views in training, a float32 scalar.
+    def cross_view_loss(self, found: Mapping[str, Interests], users: tf.Tensor) -> tf.Tensor:
+        """Returns what ties two views' interests in training, a float32 scalar.
 
         Args:
           found: Interests of every view; the last position stands for the window.
-          tasks: What `task_loss` took of every view: queries and items.
-          targets: int `[n]`, see `task_loss`.
           users: int64 `[batch]`.
         """
         return tf.constant(0.0)
@@ -302,7 +306,6 @@ class SequentialRecommender(tfrs.Model):
         last = tf.fill([tf.shape(history)[0], 1], tf.shape(history)[1] - 1)
         positions = tf.concat([drawn, last], axis=1)
 
-        total = 0.0
         found: dict[str, Interests] = {}
         tasks: dict[str, tuple[tf.Tensor, tf.Tensor]] = {}
         tables = self._tables(self.catalogue.num_trained + 1, training)
@@ -312,19 +315,20 @@ class SequentialRecommender(tfrs.Model):
             at_drawn, _ = tf.split(result.vectors, [tf.shape(drawn)[1], 1], axis=1)
             queries = tf.boolean_mask(at_drawn, has_target) / self.config.score_temperature
             tasks[view] = queries, tf.slice(table, [1, 0], [-1, -1])
-            task = self.task_loss(*tasks[view], targets)
-            balance = self._balance(result.allocation, result.mask)
-            weight = 1.0 if view == ID or not self.has_both_views else self.loss_config.mm_weight
-            total += weight * task + self.loss_config.balance_weight * balance
             found[view] = result
-            self._track_view(view, task, balance, queries)
+        total, losses = self.task_loss.of_views(tasks, targets, self._task_weights)
+        for view, result in found.items():
+            balance = self._balance(result.allocation, result.mask)
+            total += self.loss_config.balance_weight * balance
+            self._track_view(view, balance, tasks[view][0])
+        for name, loss in losses.items():
+            self._trackers[f"{name}_loss"].update_state(loss)
         if self.has_both_views:
-            total += self.cross_view_loss(found, tasks, targets, inputs[USER])
+            total += self.cross_view_loss(found, inputs[USER])
         self._trackers["loss"].update_state(total)
         return total
 
-    def _track_view(self, view, task, balance, queries):
-        self._trackers[f"{view}_loss"].update_state(task)
+    def _track_view(self, view, balance, queries):
         self._trackers[f"{view}_interests_in_use"].update_state(in_use(balance, queries.shape[1]))
         self._trackers[f"{view}_interest_cosine"].update_state(mean_cosine(queries))
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from bivrec_tf.losses import (
     AllocationBalance,
     CatalogueSoftmax,
+    FusedViewsSoftmax,
     InterestAllocation,
     SampledSoftmax,
     SemanticSimilarity,
@@ -103,6 +104,71 @@ def test_scores_of_any_size_have_their_softmax(score):
         results.append([value, *tape.gradient(value, [queries, table])])
     for scale, fused, plain in zip((1.0, abs(score), 1.0), *results, strict=True):
         np.testing.assert_allclose(fused, plain, rtol=1e-4, atol=1e-4 * scale)
+
+
+def fused_and_plain(queries, items, targets, weights, chunk=None):
+    """Value, losses and gradients of both views' losses and their common one, in two ways."""
+
+    def plain():
+        both = naive_catalogue_loss(
+            0.5 * tf.concat(queries, axis=2), tf.concat(items, axis=1), targets, "logsumexp"
+        )
+        each = [
+            naive_catalogue_loss(q, v, targets, "logsumexp")
+            for q, v in zip(queries, items, strict=True)
+        ]
+        return tf.tensordot(tf.stack([*each, both]), tf.constant(weights), 1), [*each, both]
+
+    results = []
+    for compute in (lambda: FusedViewsSoftmax(chunk)(queries, items, targets, weights), plain):
+        with tf.GradientTape() as tape:
+            tape.watch([*queries, *items])
+            total, losses = compute()
+            value = 3.0 * total
+        results.append([value, tf.stack(losses), *tape.gradient(value, [*queries, *items])])
+    return results
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    rows=st.integers(0, 9),
+    interests=st.integers(1, 4),
+    items=st.integers(2, 12),
+    chunk=st.one_of(st.none(), st.integers(1, 10)),
+    weights=st.tuples(*[st.floats(0.125, 2.0)] * 3),
+    seed=st.integers(0, 1000),
+)
+def test_fused_softmaxes_have_values_and_gradients_of_three_plain_ones(
+    rows, interests, items, chunk, weights, seed
+):
+    rng = np.random.default_rng(seed)
+    # Views may have vectors of different lengths.
+    queries = [tf.constant(rng.normal(size=[rows, interests, d]), tf.float32) for d in (5, 3)]
+    tables = [tf.constant(rng.normal(size=[items, d]), tf.float32) for d in (5, 3)]
+    targets = tf.constant(rng.integers(0, items, size=rows), tf.int32)
+    fused, plain = fused_and_plain(queries, tables, targets, weights, chunk)
+    if not rows:
+        plain = [tf.zeros_like(value) for value in plain]
+    for ours, expected in zip(fused, plain, strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(1.0, 1.0), (30.0, -30.0), (-90.0, 3.0), (100.0, -100.0), (1000.0, -1000.0), (400.0, 400.0)],
+)
+def test_fused_softmaxes_hold_where_views_disagree_beyond_what_float32_sums(first, second):
+    """What one view scores highest the other may score so low that their product is no float32."""
+    rng = np.random.default_rng(0)
+    queries = [tf.constant(1.0 + 0.1 * rng.random([3, 2, 2]), tf.float32) for _ in range(2)]
+    apart = tf.constant([[1.0, 0.2], [0.5, -0.3], [-1.0, 0.1], [-0.2, 0.4]])
+    tables = [scale * apart for scale in (first, second)]
+    targets = tf.constant([0, 1, 3])
+    fused, plain = fused_and_plain(queries, tables, targets, (1.0, 0.7, 0.4))
+    size = max(abs(first), abs(second))
+    for scale, ours, expected in zip((size, size, size, size, 1.0, 1.0), fused, plain, strict=True):
+        assert np.all(np.isfinite(ours))
+        np.testing.assert_allclose(ours, expected, rtol=5e-4, atol=5e-4 * scale)
 
 
 def test_many_small_probabilities_add_up_in_bfloat16():
