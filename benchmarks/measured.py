@@ -145,7 +145,8 @@ def label_of(stem: str, found: Mapping[str, Any]) -> str:
 # What training did before a setting of it existed, where that is not its default.
 _TRAINING_BEFORE = {"calibrate_popularity": False}
 # How a step is computed, which is to be as fast as the machine allows and changes but its rounding.
-_OF_THE_MACHINE = ("precision", "softmax_dtype", "softmax_chunk_rows")
+_OF_THE_MACHINE = ("softmax_dtype", "softmax_chunk_rows")
+_PRODUCTS_OF_THE_MACHINE = ("auto", "float32", "bfloat16_products")
 
 
 def _identity(found: Mapping[str, Any]) -> str:
@@ -162,8 +163,9 @@ def _identity(found: Mapping[str, Any]) -> str:
         loss = {**defaults["loss"], **training.get("loss", {})}
         training = {**defaults, **_TRAINING_BEFORE, **training, "loss": loss}
         for name in _OF_THE_MACHINE:
-            training.pop(name, None)
             loss.pop(name, None)
+        if training["precision"] in _PRODUCTS_OF_THE_MACHINE:
+            training["precision"] = "auto"
     training.pop("seed", None)
     same = ("model", "data_fingerprint", "warm_start", "parameters")
     parts = [model, training, *(found.get(name) for name in same)]

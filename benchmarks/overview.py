@@ -14,6 +14,15 @@ SELDOM = (
 METRIC = "ndcg_at_20"
 
 
+def names_of_data(groups: Groups) -> dict[tuple[str, str], str]:
+    """Returns the name of every data set, with its protocol where it has more than one."""
+    every = [data for data, _ in groups]
+    return {
+        (data, protocol): data if every.count(data) == 1 else f"{data}, {protocol}"
+        for data, protocol in groups
+    }
+
+
 def models_table(labels: Mapping[str, Runs]) -> str:
     """Returns models of one data set, each with its views, and what training took."""
     wanted = ("ndcg_at_10", "ndcg_at_20", "hit_rate_at_10")
@@ -60,25 +69,27 @@ def noise_table(groups: Groups, shown: Sequence[str]) -> str:
         {level for labels in groups.values() for level in noise_levels(labels, "noise")}
     )
     rows = []
-    for (data, _), labels in groups.items():
+    names = names_of_data(groups)
+    for key, labels in groups.items():
         for runs in ordered({label: labels[label] for label in shown if label in labels}):
             without = runs.interval("test", METRIC)
             lost = []
             for level in levels:
                 found = runs.interval(f"test_noise_{level:g}", METRIC)
-                if found is None or without is None:
+                if found is None or without is None or not without.mean:
                     lost.append("")
                 else:
                     lost.append(f"{found.mean:.4f} ({found.mean / without.mean - 1:+.0%})")
             if any(lost) and without is not None:
-                rows.append([f"{data}: {runs.label}", f"{without.mean:.4f}", *lost])
+                rows.append([f"{names[key]}: {runs.label}", f"{without.mean:.4f}", *lost])
     return table([title(METRIC), "none", *(f"{level:.0%} random" for level in levels)], rows)
 
 
 def seldom_table(groups: Groups, shown: Sequence[str]) -> str:
     """Returns the metric of users and targets of which training saw little or nothing."""
     rows = []
-    for (data, _), labels in groups.items():
+    names = names_of_data(groups)
+    for key, labels in groups.items():
         for runs in ordered({label: labels[label] for label in shown if label in labels}):
             cells = []
             for name in SELDOM:
@@ -86,7 +97,7 @@ def seldom_table(groups: Groups, shown: Sequence[str]) -> str:
                 mean = interval_over_seeds([of[METRIC] for of in found]).mean if found else 0.0
                 cells.append(f"{mean:.4f} ({found[0]['examples']:,})" if found else "")
             if any(cells):
-                rows.append([f"{data}: {runs.label}", *cells])
+                rows.append([f"{names[key]}: {runs.label}", *cells])
     return table([f"{title(METRIC)} (examples)", *SELDOM], rows)
 
 

@@ -289,10 +289,12 @@ def main(results: Path, output: Path, names: tuple[str, ...], goals: tuple[float
             raise click.UsageError(f"--pair {':'.join(pair)}: no data set has results of both")
     of_models = ["# All data sets: the test split, seen items left out\n"]
     differences: dict[str, list[Compared]] = {}
+    names_of_data = overview.names_of_data(groups)
     for (data, protocol), labels in groups.items():
         pairs = asked or [("bivrec", label) for label in sorted(labels) if label != "bivrec"]
         shown = side_by_side(labels, asked)
-        found = differences[data] = compared(labels, pairs, PAIRED_METRICS)
+        found = compared(labels, pairs, PAIRED_METRICS)
+        differences[names_of_data[data, protocol]] = found
         # Where nothing but changed models was run, those are what there is to show.
         text = report(data, protocol, labels, shown or labels, found, output, goals)
         name = f"{data}-{protocol}.md"

@@ -27,7 +27,7 @@ import tf_keras
 from bivrec_tf import layers
 from bivrec_tf.catalogue import ItemCatalogue, ItemFeatures
 from bivrec_tf.config import LossConfig, ModelConfig, TrainingConfig
-from bivrec_tf.losses import CatalogueSoftmax
+from bivrec_tf.losses import CatalogueSoftmax, FusedViewsSoftmax
 from bivrec_tf.models import create_model
 from bivrec_tf.models.sequential_recommender import IS_TARGET, SEQUENCE, USER
 from bivrec_tf.precision import BFloat16Products, set_policy
@@ -77,6 +77,9 @@ def arithmetic(batch: int) -> dict[str, float]:
     needed["content_projection"] = 4.0 * ITEMS * COMPONENTS * WIDTH + 6.0 * ITEMS * square
     of_views = sum(needed[name] for name in forward)
     needed["whole step"] = 2 * of_views + needed["content_projection"]
+    # The task of both views' scores needs no products but theirs.
+    needed["fused_views_softmax"] = 2 * needed["catalogue_softmax"]
+    needed["whole step, common task"] = needed["whole step"]
     return needed
 
 
@@ -102,6 +105,7 @@ def parts(batch: int, dtype: str) -> dict[str, Callable]:
     whitened = projection.whiten(raw)
     assert whitened["content"].shape == (ITEMS, COMPONENTS)
     softmax = CatalogueSoftmax(ModelConfig().readout, dtype=dtype)
+    fused = FusedViewsSoftmax()
     pool = tf.nest.map_structure(tf.stop_gradient, gaussian(tokens, mask, asked, training=True))
 
     def backward(inputs, forward):
@@ -137,18 +141,23 @@ def parts(batch: int, dtype: str) -> dict[str, Callable]:
         ),
         "content_projection": backward([], lambda: [projection(whitened, present, whitened=True)]),
         "catalogue_softmax": backward([queries, items], lambda: [softmax(queries, items, targets)]),
+        "fused_views_softmax": backward(
+            [queries, items],
+            lambda: [fused((queries, -queries), (items, items[::-1]), targets, (1.0, 1.0, 1.0))[0]],
+        ),
     }
 
 
-def whole_step(batch: int, dtype: str) -> Callable:
-    """Returns the training step of both views as `fit` runs it."""
+def whole_step(batch: int, dtype: str, fusion_weight: float = 0.0) -> Callable:
+    """Returns the training step of both views as `fit` runs it, perhaps with their common task."""
     generator = np.random.default_rng(0)
     content = generator.normal(size=[ITEMS, CONTENT]).astype(np.float16)
     names = [str(row) for row in range(ITEMS)]
     features = [ItemFeatures(name, {"t": content[row]}) for row, name in enumerate(names)]
     catalogue = ItemCatalogue.build(names, [1] * ITEMS, features)
     config = ModelConfig(dimension=WIDTH, num_interests=INTERESTS, max_history=HISTORY)
-    model = create_model("bivrec", config, catalogue, LossConfig(softmax_dtype=dtype), 1)
+    loss = LossConfig(softmax_dtype=dtype, fusion_weight=fusion_weight)
+    model = create_model("bivrec", config, catalogue, loss, 1)
     model.compile(optimizer=make_optimizer(TrainingConfig(), 100))
     rows = tf.constant(generator.integers(1, ITEMS + 1, [batch, HISTORY + 1]), tf.int32)
     inputs = {SEQUENCE: rows, IS_TARGET: rows > 0, USER: tf.range(batch, dtype=tf.int64)}
@@ -189,13 +198,17 @@ def main(batches, dtypes, seconds, threads_of_an_operation, out) -> None:
         needed = arithmetic(batch)
         for dtype in dtypes:
             set_policy("float32" if dtype == "float32" else BFloat16Products.NAME)
-            functions = {**parts(batch, dtype), "whole step": whole_step(batch, dtype)}
+            functions = {
+                **parts(batch, dtype),
+                "whole step": whole_step(batch, dtype),
+                "whole step, common task": whole_step(batch, dtype, fusion_weight=1.0),
+            }
             for name, function in functions.items():
                 spent = seconds_of(function, seconds)
                 share = needed[name] / spent / rate if name in needed else None
                 found.append([batch, dtype, name, spent, share])
                 shown = "" if share is None else f"{share:7.1%}"
-                each = f"{batch / spent:8.0f} sequences/s" if name == "whole step" else ""
+                each = f"{batch / spent:8.0f} sequences/s" if name.startswith("whole step") else ""
                 click.echo(f"{batch:5} {dtype:9}{name:28}{spent * 1e3:9.2f} ms {shown} {each}")
     click.echo(f"machine: {rate / 1e9:.0f} GFLOP/s in float32")
     if out:

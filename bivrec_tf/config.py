@@ -129,8 +129,8 @@ class LossConfig(StrictModel):
     softmax_chunk_rows: int | None = Field(
         None,
         ge=1,
-        description="Interests whose scores of the catalogue are in memory at once; as many as "
-        "take 8 MiB without.",
+        description="Interests whose scores of the catalogue are in memory at once; without, as "
+        "many as take 16 MiB, and at least 64. Two views with a common task take nine times that.",
     )
     sampled_negatives: int = Field(
         1024, ge=1, description="Uniformly drawn negatives of a step, beside the batch's own."

@@ -1,6 +1,7 @@
 """Softmax cross-entropy over the whole catalogue, with bounded memory."""
 
 import functools
+from collections.abc import Callable
 from typing import Literal
 
 import tensorflow as tf
@@ -8,6 +9,7 @@ import tensorflow as tf
 from bivrec_tf.losses.chunks import (
     Gradients,
     in_chunks,
+    longest,
     of_mixture,
     of_targets,
     rows_of_chunk,
@@ -22,7 +24,7 @@ class CatalogueSoftmax:
     """Mean cross-entropy of targets against every item of the catalogue.
 
     Rows are taken in chunks, and each chunk's gradient is computed beside its loss: scores of one
-    chunk, `[chunk_rows, K, items]`, are all that is ever in memory, and none is computed twice.
+    chunk, `[chunk_rows, K, items]`, are all that is ever in memory, once or twice.
     The price is that gradients of the gradient do not exist.
 
     Under `logsumexp` every interest has a softmax of its own, and the probability of an item is
@@ -37,7 +39,7 @@ class CatalogueSoftmax:
       readout: How K interest scores of an item become one: `max`, as at serving, or its smooth
         upper bound `logsumexp`.
       chunk_rows: Scores of so many interests are in memory at once, at least those of one row;
-        none: of as many as have 8 MiB of them, and of 64 at least.
+        none: of as many as have 16 MiB of them, and of 64 at least.
       dtype: Of the matrix products and what goes into them. Exponentials and gradients are added up
         in float32; the normalisers of a mixture are as precise as a probability of this type.
 
@@ -85,12 +87,11 @@ class CatalogueSoftmax:
         chunk_rows = rows_of_chunk(
             self.chunk_rows, tf.shape(items)[0], queries.shape[1], self.dtype
         )
+        of_chunk: Callable[..., Gradients] = self._maximum
+        first = Gradients(tf.constant(0.0), (tf.zeros_like(queries),), (tf.zeros_like(items),))
         if self.readout == "logsumexp":
-            of_chunk = self._mixture
+            of_chunk = functools.partial(self._mixture, longest(items))
             first = of_targets(queries, items, targets)
-        else:
-            of_chunk = self._maximum
-            first = Gradients(tf.constant(0.0), (tf.zeros_like(queries),), (tf.zeros_like(items),))
         items_cast = tf.cast(items, self.dtype)
         return in_chunks(
             lambda start, stop: of_chunk(
@@ -101,10 +102,10 @@ class CatalogueSoftmax:
             first,
         )
 
-    def _mixture(self, queries, items, items_cast, targets) -> Gradients:
+    def _mixture(self, longest_item, queries, items, items_cast, targets) -> Gradients:
         """Under `logsumexp`, but for the targets' part."""
         if self.dtype == "float32":
-            return of_mixture(queries, items)
+            return of_mixture(queries, items, longest_item)
         interests, dimension = queries.shape[1], queries.shape[2]
         flat = tf.reshape(queries, [-1, dimension])
         logits = tf.matmul(tf.cast(flat, self.dtype), items_cast, transpose_b=True)

@@ -8,11 +8,11 @@ import tensorflow as tf
 
 # Scores of one chunk. Larger ones leave the processor's caches, and memory so large is given back
 # to the system and asked for again with every chunk; of fewer rows products are slow.
-_CHUNK_BYTES = 8 * 2**20
+_CHUNK_BYTES = 16 * 2**20
 _FEWEST_ROWS = 64
 
-HIGHEST_LOGIT = 60.0
-"""float32 holds e^-87 to e^88: exponentials of at most this can be summed over any catalogue."""
+# float32 holds e^-87 to e^88: exponentials of at most this can be summed over any catalogue.
+_HIGHEST_LOGIT = 60.0
 SMALLEST_SUM = 1e-26
 """A sum of exponentials above this has lost nothing that counts to what float32 cannot hold."""
 
@@ -30,10 +30,6 @@ class Gradients(NamedTuple):
     of_queries: tuple[tf.Tensor, ...]
     of_items: tuple[tf.Tensor, ...]
 
-    def __add__(self, other):
-        """Returns the sums of both."""
-        return tf.nest.map_structure(tf.add, self, other)
-
     def mean(self):
         """Returns means over rows; 0 without any."""
         share = 1.0 / tf.cast(tf.maximum(tf.shape(self.of_queries[0])[0], 1), tf.float32)
@@ -44,7 +40,7 @@ def rows_of_chunk(wanted: int | None, items: tf.Tensor, interests: int, dtype: s
     """Returns how many rows go through together.
 
     Args:
-      wanted: Interests of a chunk; none: as many as have 8 MiB of scores, and at least 64.
+      wanted: Interests of a chunk; none: as many as have 16 MiB of scores, and at least 64.
       items: Of the catalogue, int scalar.
       interests: Of a row.
       dtype: Of the scores.
@@ -117,15 +113,21 @@ def of_targets(queries: tf.Tensor, items: tf.Tensor, targets: tf.Tensor) -> Grad
     return Gradients(loss, (of_queries,), (of_items,))
 
 
-def of_mixture(queries: tf.Tensor, items: tf.Tensor) -> Gradients:
+def longest(items: tf.Tensor) -> tf.Tensor:
+    """Returns the length of the longest of `[items, D]`; 0 without any."""
+    return tf.sqrt(tf.maximum(tf.reduce_max(tf.reduce_sum(tf.square(items), axis=1)), 0.0))
+
+
+def of_mixture(queries: tf.Tensor, items: tf.Tensor, longest_item: tf.Tensor) -> Gradients:
     """The other part: the logarithm of the sum of the exponentials of all scores of a row.
 
     Args:
       queries: float32 `[n, K, D]`.
       items: float32 `[items, D]`.
+      longest_item: See `longest`; of all chunks one.
     """
     flat = tf.reshape(queries, [-1, queries.shape[2]])
-    weights, total, log_normaliser = _exponentials(flat, items)
+    weights, total, log_normaliser = _exponentials(flat, items, longest_item)
     log_normaliser = tf.reshape(log_normaliser, [-1, queries.shape[1]])
     share = share_of_interests(log_normaliser) / total[:, tf.newaxis]
     of_queries = tf.reshape(share * tf.matmul(weights, items), tf.shape(queries))
@@ -140,25 +142,26 @@ def share_of_interests(log_normaliser: tf.Tensor) -> tf.Tensor:
     return tf.reshape(tf.nn.softmax(log_normaliser), [-1, 1])
 
 
-def lowered_scores(queries: tf.Tensor, items: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Scores `[n, items]`, and what every row was lowered by to stay below `HIGHEST_LOGIT`, `[n]`.
+def lowered_scores(
+    queries: tf.Tensor, items: tf.Tensor, longest_item: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Scores `[n, items]`, and what every row was lowered by to stay below e^60, `[n]`.
 
     Lengths of vectors bound the scores, so that nobody has to look for the highest.
     """
-    longest = tf.sqrt(tf.reduce_max(tf.reduce_sum(tf.square(items), axis=1)))
-    lower = tf.maximum(tf.norm(queries, axis=1) * longest - HIGHEST_LOGIT, 0.0)
+    lower = tf.maximum(tf.norm(queries, axis=1) * longest_item - _HIGHEST_LOGIT, 0.0)
     scores = functools.partial(tf.matmul, queries, items, transpose_b=True)
     needed = tf.reduce_any(lower > 0.0)
     return tf.cond(needed, lambda: scores() - lower[:, tf.newaxis], scores), lower
 
 
-def _exponentials(queries, items):
+def _exponentials(queries, items, longest_item):
     """Exponentials of the scores of `queries`, `[n, D]`, perhaps all divided by one number a row.
 
     Returns:
       float32 `[n, items]`; their sums, `[n]`; the logarithms of the sums before any division.
     """
-    lowered, lower = lowered_scores(queries, items)
+    lowered, lower = lowered_scores(queries, items, longest_item)
     weights = tf.exp(lowered)
     total = tf.reduce_sum(weights, axis=1)
 

@@ -8,12 +8,17 @@ from bivrec_tf.losses.chunks import (
     SMALLEST_SUM,
     Gradients,
     in_chunks,
+    longest,
     lowered_scores,
     of_mixture,
     of_targets,
     rows_of_chunk,
     share_of_interests,
 )
+
+# Of the sum of products of two roots. A root too small for float32 is 0 under another of up to
+# e^30: a sum above this has not lost what counts, and factors by it stay within float32.
+_SMALLEST_COMMON_SUM = 1e-13
 
 
 class FusedViewsSoftmax:
@@ -22,7 +27,10 @@ class FusedViewsSoftmax:
     The third needs no products of its own. With the roots `e_v = exp(s_v / 2)` of the exponentials
     of two views' scores, `e_1^2`, `e_2^2` and `e_1 e_2` are what the three softmaxes sum; and their
     gradients by the scores of one view are added before the products that make gradients of
-    queries and of items from them. Six products in place of twelve. Computed in float32.
+    queries and of items from them. Six products in place of twelve. Computed in float32; where
+    views disagree beyond what float32 can sum, a chunk is done again as three.
+
+    Of a chunk nine arrays of scores may be in memory at once: more speed for more of it.
 
     Args:
       chunk_rows: See `CatalogueSoftmax`; of the scores of each view.
@@ -74,8 +82,11 @@ class FusedViewsSoftmax:
             self.chunk_rows, tf.shape(items[0])[0], queries[0].shape[1], "float32"
         )
 
+        furthest = [longest(of) for of in items]
+
         def of_chunk(start, stop):
-            return _of_chunk(tuple(query[start:stop] for query in queries), items, weights)
+            rows = tuple(query[start:stop] for query in queries)
+            return _of_chunk(rows, items, furthest, weights)
 
         def targets_of(queries, items):
             return of_targets(queries, items, targets)
@@ -94,7 +105,7 @@ def _three(of_task, queries, items, weights) -> Gradients:
         strict=True,
     )
     for query, of, weight, (also_query, also_items) in zip(
-        queries, items, weights, from_both, strict=False
+        queries, items, weights[:2], from_both, strict=True
     ):
         own = of_task(query, of)
         losses.append(own.loss)
@@ -103,11 +114,11 @@ def _three(of_task, queries, items, weights) -> Gradients:
     return Gradients(tf.stack([*losses, both.loss]), tuple(of_queries), tuple(of_items))
 
 
-def _of_chunk(queries, items, weights) -> Gradients:
+def _of_chunk(queries, items, furthest, weights) -> Gradients:
     """The part of all items, of rows that go through together."""
     interests = queries[0].shape[1]
     flat = [tf.reshape(query, [-1, query.shape[2]]) for query in queries]
-    scored = [lowered_scores(*each) for each in zip(flat, items, strict=True)]
+    scored = [lowered_scores(*each) for each in zip(flat, items, furthest, strict=True)]
     roots = [tf.exp(0.5 * scores) for scores, _ in scored]
     products = (tf.square(roots[0]), tf.square(roots[1]), roots[0] * roots[1])
     sums = [tf.reduce_sum(product, axis=1) for product in products]
@@ -132,9 +143,11 @@ def _of_chunk(queries, items, weights) -> Gradients:
         )
         return Gradients(tf.stack(losses), of_queries, of_items)
 
-    large_enough = [tf.reduce_all(total > SMALLEST_SUM) for total in sums]
+    def one_by_one(queries, items):
+        return of_mixture(queries, items, longest(items))
+
+    enough = (SMALLEST_SUM, SMALLEST_SUM, _SMALLEST_COMMON_SUM)
+    held = [tf.reduce_all(total > least) for total, least in zip(sums, enough, strict=True)]
     return tf.cond(
-        tf.reduce_all(large_enough),
-        from_roots,
-        lambda: _three(of_mixture, queries, items, weights),
+        tf.reduce_all(held), from_roots, lambda: _three(one_by_one, queries, items, weights)
     )

@@ -213,6 +213,33 @@ def test_pairs_noise_and_the_seldom_seen_of_all_data_sets_stand_on_one_page(tmp_
     assert "sasrec" not in few
 
 
+def test_two_protocols_of_one_data_set_are_told_apart(tmp_path):
+    for protocol in ("leave_one_out", "temporal"):
+        for label in ("bivrec", "sasrec"):
+            changes = {"protocol": protocol}
+            name = f"{label}-{protocol}"
+            write(tmp_path, name, 0, 30 if label == "bivrec" else 60, **changes)
+    pairs = [
+        ("bivrec-leave_one_out", "sasrec-leave_one_out"),
+        ("bivrec-temporal", "sasrec-temporal"),
+    ]
+    assert report(tmp_path, *[a for p in pairs for a in ("--pair", ":".join(p))]).exit_code == 0
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "| walks, leave_one_out |" in text and "| walks, temporal |" in text
+
+
+def test_runs_that_multiply_in_other_types_are_averaged_and_half_precision_is_not(tmp_path):
+    def configuration(precision, softmax_dtype):
+        loss = {"softmax_dtype": softmax_dtype, "softmax_chunk_rows": 512}
+        return {"model": {"dimension": 8}, "training": {"precision": precision, "loss": loss}}
+
+    write(tmp_path, "bivrec", 0, 30, configuration=configuration("bfloat16_products", "bfloat16"))
+    write(tmp_path, "bivrec", 1, 30, configuration=configuration("auto", "auto"))
+    assert report(tmp_path).exit_code == 0
+    write(tmp_path, "bivrec", 2, 30, configuration=configuration("mixed_float16", "float32"))
+    assert "differ in configuration" in report(tmp_path).output
+
+
 def test_seconds_until_a_quality_are_of_the_first_epoch_that_reached_it(tmp_path):
     rising = [[10.0, 3.0, 0.1], [25.0, 2.0, 0.3], [40.0, 1.0, 0.2]]
     write(tmp_path, "bivrec", 0, worst=30, curve=rising)

@@ -171,6 +171,24 @@ def test_fused_softmaxes_hold_where_views_disagree_beyond_what_float32_sums(firs
         np.testing.assert_allclose(ours, expected, rtol=5e-4, atol=5e-4 * scale)
 
 
+@pytest.mark.parametrize(
+    ("scores", "weights"),
+    [
+        (([-120.0, 0.25], [60.0, -59.6]), (1.0, 1.0, 1.0)),
+        (([-120.0, 1.0], [60.0, -59.0]), (1.0, 1.0, 3.0)),
+        (([-115.0] * 50 + [-120.0, 3.0], [60.0] * 51 + [-59.0]), (1.0, 1.0, 1.0)),
+    ],
+)
+def test_a_common_sum_that_lost_an_item_is_done_again(scores, weights):
+    """A root that float32 has as 0 under another of e^30: neither NaN nor a loss below zero."""
+    queries = [tf.ones([1, 1, 1])] * 2
+    tables = [tf.constant(of)[:, tf.newaxis] for of in scores]
+    fused, plain = fused_and_plain(queries, tables, tf.constant([0]), weights)
+    assert float(plain[0]) > 0
+    for ours, expected in zip(fused, plain, strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=2e-4, atol=2e-3)
+
+
 def test_many_small_probabilities_add_up_in_bfloat16():
     """As of a catalogue of thousands: a sum in bfloat16 itself would stop at 256 equal terms."""
     rng = np.random.default_rng(0)

@@ -66,6 +66,25 @@ def test_the_task_loss_is_the_cross_entropy_of_serving_scores_after_every_prefix
     assert total == pytest.approx(weighted, rel=1e-4)
 
 
+def test_a_common_task_has_the_gradients_of_a_softmax_of_its_own(make_model, batch):
+    """As compiled in training, through towers and tables, and with the weights of the losses."""
+    model = make_model(LossConfig(mm_weight=0.5, fusion_weight=0.7), num_interests=3)
+    model.compile(optimizer=make_optimizer(TrainingConfig()))
+
+    def gradients():
+        with tf.GradientTape() as tape:
+            value = model.compute_loss(batch, training=False)
+        return value, tape.gradient(value, model.trainable_variables)
+
+    fused, of_fused = tf.function(gradients)()
+    model.task_loss._fused_softmax = None
+    three, of_three = tf.function(gradients)()
+    assert float(fused) == pytest.approx(float(three), rel=1e-6)
+    for variable, ours, expected in zip(model.trainable_variables, of_fused, of_three, strict=True):
+        ours, expected = tf.convert_to_tensor(ours), tf.convert_to_tensor(expected)
+        np.testing.assert_allclose(ours, expected, rtol=1e-3, atol=1e-6, err_msg=variable.name)
+
+
 @pytest.mark.parametrize(
     ("softmax", "views", "interests"),
     [
