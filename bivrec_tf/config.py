@@ -130,7 +130,7 @@ class LossConfig(StrictModel):
         None,
         ge=1,
         description="Interests whose scores of the catalogue are in memory at once; without, as "
-        "many as take 16 MiB, and at least 64. Two views with a common task take nine times that.",
+        "many as take 16 MiB, from 64 to 512. Two views with a common task take nine times that.",
     )
     sampled_negatives: int = Field(
         1024, ge=1, description="Uniformly drawn negatives of a step, beside the batch's own."

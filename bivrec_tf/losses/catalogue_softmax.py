@@ -39,7 +39,7 @@ class CatalogueSoftmax:
       readout: How K interest scores of an item become one: `max`, as at serving, or its smooth
         upper bound `logsumexp`.
       chunk_rows: Scores of so many interests are in memory at once, at least those of one row;
-        none: of as many as have 16 MiB of them, and of 64 at least.
+        none: of as many as have 16 MiB of them, but of 64 at least and 512 at most.
       dtype: Of the matrix products and what goes into them. Exponentials and gradients are added up
         in float32; the normalisers of a mixture are as precise as a probability of this type.
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 # Scores of one chunk. Larger ones leave the processor's caches, and memory so large is given back
 # to the system and asked for again with every chunk; of fewer rows products are slow.
 _CHUNK_BYTES = 16 * 2**20
-_FEWEST_ROWS = 64
+_FEWEST_ROWS, _MOST_ROWS = 64, 512
 
 # float32 holds e^-87 to e^88: exponentials of at most this can be summed over any catalogue.
 _HIGHEST_LOGIT = 60.0
@@ -40,14 +40,15 @@ def rows_of_chunk(wanted: int | None, items: tf.Tensor, interests: int, dtype: s
     """Returns how many rows go through together.
 
     Args:
-      wanted: Interests of a chunk; none: as many as have 16 MiB of scores, and at least 64.
+      wanted: Interests of a chunk; none: as many as have 16 MiB of scores, but 64
+        at least and 512 at most.
       items: Of the catalogue, int scalar.
       interests: Of a row.
       dtype: Of the scores.
     """
     if wanted is None:
         row_bytes = tf.dtypes.as_dtype(dtype).size * tf.maximum(items, 1)
-        wanted = tf.maximum(_CHUNK_BYTES // row_bytes, _FEWEST_ROWS)
+        wanted = tf.clip_by_value(_CHUNK_BYTES // row_bytes, _FEWEST_ROWS, _MOST_ROWS)
     return tf.maximum(wanted // interests, 1)
 
 
