@@ -1,9 +1,9 @@
 """All data sets on one page: their models, what pairs differ by, noise, and the seldom seen."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from benchmarks.measured import Groups, Runs, interval_over_seeds
-from benchmarks.tables import Compared, ordered, table, title
+from benchmarks.tables import DIFFERENCE, Compared, ordered, table, title
 
 VIEWS = {"": "test", ", id view": "test_id_view", ", multimodal view": "test_mm_view"}
 SELDOM = (
@@ -48,19 +48,21 @@ def models_table(labels: Mapping[str, Runs]) -> str:
 def pairs_table(found: Mapping[str, Sequence[Compared]]) -> str:
     """Returns what pairs of labels differ by, a row for every data set and pair."""
     rows = [
-        [
-            each.name,
-            data,
-            f"{each.difference.mean:+.4f}",
-            f"{each.difference.low:+.4f} to {each.difference.high:+.4f}",
-            each.relative,
-        ]
+        [each.name, data, *each.cells()]
         for data, of_data in found.items()
         for each in of_data
         if each.metric == METRIC
     ]
     rows.sort(key=lambda row: row[0])
-    return table([title(METRIC), "data", "difference", "95 % interval", "relative"], rows)
+    return table([title(METRIC), "data", *DIFFERENCE], rows)
+
+
+def _named(groups: Groups, shown: Sequence[str]) -> Iterator[tuple[str, Runs]]:
+    """Yields runs of the labels to show, of every data set, each with what its row is called."""
+    names = names_of_data(groups)
+    for key, labels in groups.items():
+        for runs in ordered({label: labels[label] for label in shown if label in labels}):
+            yield f"{names[key]}: {runs.label}", runs
 
 
 def noise_table(groups: Groups, shown: Sequence[str]) -> str:
@@ -69,35 +71,31 @@ def noise_table(groups: Groups, shown: Sequence[str]) -> str:
         {level for labels in groups.values() for level in noise_levels(labels, "noise")}
     )
     rows = []
-    names = names_of_data(groups)
-    for key, labels in groups.items():
-        for runs in ordered({label: labels[label] for label in shown if label in labels}):
-            without = runs.interval("test", METRIC)
-            lost = []
-            for level in levels:
-                found = runs.interval(f"test_noise_{level:g}", METRIC)
-                if found is None or without is None or not without.mean:
-                    lost.append("")
-                else:
-                    lost.append(f"{found.mean:.4f} ({found.mean / without.mean - 1:+.0%})")
-            if any(lost) and without is not None:
-                rows.append([f"{names[key]}: {runs.label}", f"{without.mean:.4f}", *lost])
+    for name, runs in _named(groups, shown):
+        without = runs.interval("test", METRIC)
+        lost = []
+        for level in levels:
+            found = runs.interval(f"test_noise_{level:g}", METRIC)
+            if found is None or without is None or not without.mean:
+                lost.append("")
+            else:
+                lost.append(f"{found.mean:.4f} ({found.mean / without.mean - 1:+.0%})")
+        if any(lost) and without is not None:
+            rows.append([name, f"{without.mean:.4f}", *lost])
     return table([title(METRIC), "none", *(f"{level:.0%} random" for level in levels)], rows)
 
 
 def seldom_table(groups: Groups, shown: Sequence[str]) -> str:
     """Returns the metric of users and targets of which training saw little or nothing."""
     rows = []
-    names = names_of_data(groups)
-    for key, labels in groups.items():
-        for runs in ordered({label: labels[label] for label in shown if label in labels}):
-            cells = []
-            for name in SELDOM:
-                found = [of["slices"][name] for of in runs.results.values() if name in of["slices"]]
-                mean = interval_over_seeds([of[METRIC] for of in found]).mean if found else 0.0
-                cells.append(f"{mean:.4f} ({found[0]['examples']:,})" if found else "")
-            if any(cells):
-                rows.append([f"{names[key]}: {runs.label}", *cells])
+    for name, runs in _named(groups, shown):
+        cells = []
+        for kind in SELDOM:
+            found = [of["slices"][kind] for of in runs.results.values() if kind in of["slices"]]
+            mean = interval_over_seeds([of[METRIC] for of in found]).mean if found else 0.0
+            cells.append(f"{mean:.4f} ({found[0]['examples']:,})" if found else "")
+        if any(cells):
+            rows.append([name, *cells])
     return table([f"{title(METRIC)} (examples)", *SELDOM], rows)
 
 

@@ -28,6 +28,10 @@ def ordered(labels: Mapping[str, Runs]) -> list[Runs]:
     )
 
 
+DIFFERENCE = ("difference", "95 % interval", "relative")
+"""Titles of what a comparison says."""
+
+
 class Compared(NamedTuple):
     """Two labels, or parts of their results, on the same users.
 
@@ -42,6 +46,11 @@ class Compared(NamedTuple):
     metric: str
     difference: Interval
     relative: str
+
+    def cells(self) -> list[str]:
+        """Returns what stands below `DIFFERENCE`."""
+        found = self.difference
+        return [f"{found.mean:+.4f}", f"{found.low:+.4f} to {found.high:+.4f}", self.relative]
 
 
 def compared(
@@ -69,14 +78,5 @@ def compared(
 
 def differences_table(found: Iterable[Compared]) -> str:
     """Returns a row for every comparison."""
-    rows = [
-        [
-            each.name,
-            title(each.metric),
-            f"{each.difference.mean:+.4f}",
-            f"{each.difference.low:+.4f} to {each.difference.high:+.4f}",
-            each.relative,
-        ]
-        for each in found
-    ]
-    return table(["", "metric", "difference", "95 % interval", "relative"], rows)
+    rows = [[each.name, title(each.metric), *each.cells()] for each in found]
+    return table(["", "metric", *DIFFERENCE], rows)

@@ -64,6 +64,6 @@ def set_policy(precision: str) -> None:
       precision: The name of one of Keras' own policies, `bfloat16_products`, or `auto`.
     """
     if precision == AUTO:
-        precision = BFloat16Products.NAME if multiplies_bfloat16() else "float32"
+        precision = BFloat16Products.NAME if product_dtype(AUTO) == "bfloat16" else "float32"
     own = precision == BFloat16Products.NAME
     tf_keras.mixed_precision.set_global_policy(BFloat16Products() if own else precision)

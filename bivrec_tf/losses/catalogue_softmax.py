@@ -1,7 +1,6 @@
 """Softmax cross-entropy over the whole catalogue, with bounded memory."""
 
 import functools
-from collections.abc import Callable
 from typing import Literal
 
 import tensorflow as tf
@@ -10,10 +9,10 @@ from bivrec_tf.losses.chunks import (
     Gradients,
     in_chunks,
     longest,
+    of_exponentials,
     of_mixture,
     of_targets,
     rows_of_chunk,
-    share_of_interests,
 )
 
 # A probability that underflowed still has a finite logarithm.
@@ -87,39 +86,32 @@ class CatalogueSoftmax:
         chunk_rows = rows_of_chunk(
             self.chunk_rows, tf.shape(items)[0], queries.shape[1], self.dtype
         )
-        of_chunk: Callable[..., Gradients] = self._maximum
-        first = Gradients(tf.constant(0.0), (tf.zeros_like(queries),), (tf.zeros_like(items),))
-        if self.readout == "logsumexp":
-            of_chunk = functools.partial(self._mixture, longest(items))
-            first = of_targets(queries, items, targets)
         items_cast = tf.cast(items, self.dtype)
-        return in_chunks(
-            lambda start, stop: of_chunk(
-                queries[start:stop], items, items_cast, targets[start:stop]
-            ),
-            chunk_rows,
-            [queries],
-            first,
-        )
+        if self.readout == "max":
+            first = Gradients(tf.constant(0.0), (tf.zeros_like(queries),), (tf.zeros_like(items),))
+        else:
+            first = of_targets(queries, items, targets)
+        longest_item = longest(items)
 
-    def _mixture(self, longest_item, queries, items, items_cast, targets) -> Gradients:
-        """Under `logsumexp`, but for the targets' part."""
-        if self.dtype == "float32":
-            return of_mixture(queries, items, longest_item)
-        interests, dimension = queries.shape[1], queries.shape[2]
-        flat = tf.reshape(queries, [-1, dimension])
+        def of_chunk(start, stop):
+            chunk, wanted = queries[start:stop], targets[start:stop]
+            if self.readout == "max":
+                return self._maximum(chunk, items, items_cast, wanted)
+            if self.dtype == "float32":
+                return of_mixture(chunk, items, longest_item)
+            return self._mixture(chunk, items_cast, wanted)
+
+        return in_chunks(of_chunk, chunk_rows, [queries], first)
+
+    def _mixture(self, queries, items_cast, targets) -> Gradients:
+        """Under `logsumexp` and not in float32, but for the targets' part."""
+        flat = tf.reshape(queries, [-1, queries.shape[2]])
         logits = tf.matmul(tf.cast(flat, self.dtype), items_cast, transpose_b=True)
         # The only pass over the scores that is no product.
         weights = tf.nn.softmax(tf.cast(logits, self._softmax_dtype))
-        log_normaliser = _log_normaliser(logits, weights, tf.repeat(targets, interests))
-        log_normaliser = tf.reshape(log_normaliser, [-1, interests])
-        share = share_of_interests(log_normaliser)
-        weights = tf.cast(weights, self.dtype)
-        of_queries = share * tf.cast(tf.matmul(weights, items_cast), tf.float32)
-        scaled = tf.cast(share * flat, self.dtype)
-        of_items = tf.cast(tf.matmul(weights, scaled, transpose_a=True), tf.float32)
-        loss = tf.reduce_sum(tf.reduce_logsumexp(log_normaliser, axis=1))
-        return Gradients(loss, (tf.reshape(of_queries, tf.shape(queries)),), (of_items,))
+        log_normaliser = _log_normaliser(logits, weights, tf.repeat(targets, queries.shape[1]))
+        weights, total = tf.cast(weights, self.dtype), tf.ones_like(log_normaliser)
+        return of_exponentials(queries, items_cast, weights, total, log_normaliser)
 
     def _maximum(self, queries, items, items_cast, targets) -> Gradients:
         """Under `max`."""

@@ -128,14 +128,50 @@ def of_mixture(queries: tf.Tensor, items: tf.Tensor, longest_item: tf.Tensor) ->
       longest_item: See `longest`; of all chunks one.
     """
     flat = tf.reshape(queries, [-1, queries.shape[2]])
-    weights, total, log_normaliser = _exponentials(flat, items, longest_item)
+    return of_exponentials(queries, items, *_exponentials(flat, items, longest_item))
+
+
+def of_exponentials(
+    queries: tf.Tensor,
+    items: tf.Tensor,
+    weights: tf.Tensor,
+    total: tf.Tensor,
+    log_normaliser: tf.Tensor,
+) -> Gradients:
+    """The same, of exponentials that are there already.
+
+    Args:
+      queries: float32 `[n, K, D]`.
+      items: `[items, D]`, of the type of `weights`, in which products are taken.
+      weights: Of every interest, `[n * K, items]`: exponentials over one number a row.
+      total: float32 `[n * K]`, their sums.
+      log_normaliser: float32 `[n * K]`, logarithms of the sums of the exponentials themselves.
+    """
+    flat = tf.reshape(queries, [-1, queries.shape[2]])
     log_normaliser = tf.reshape(log_normaliser, [-1, queries.shape[1]])
     share = share_of_interests(log_normaliser) / total[:, tf.newaxis]
-    of_queries = tf.reshape(share * tf.matmul(weights, items), tf.shape(queries))
+    of_queries = share * tf.cast(tf.matmul(weights, items), tf.float32)
     # The short factor of the product is scaled, not the scores.
-    of_items = tf.matmul(weights, share * flat, transpose_a=True)
+    of_items = tf.matmul(weights, tf.cast(share * flat, weights.dtype), transpose_a=True)
     loss = tf.reduce_sum(tf.reduce_logsumexp(log_normaliser, axis=1))
-    return Gradients(loss, (of_queries,), (of_items,))
+    shaped = tf.reshape(of_queries, tf.shape(queries))
+    return Gradients(loss, (shaped,), (tf.cast(of_items, tf.float32),))
+
+
+def side_by_side(
+    queries: Sequence[tf.Tensor], items: Sequence[tf.Tensor]
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns vectors whose scores are the means of two views' scores, in float32.
+
+    Args:
+      queries: float `[n, K, D]` of both views.
+      items: float `[items, D]` of both views.
+    """
+    both = [
+        tf.concat([tf.cast(side, tf.float32) for side in sides], axis=-1)
+        for sides in (queries, items)
+    ]
+    return 0.5 * both[0], both[1]
 
 
 def share_of_interests(log_normaliser: tf.Tensor) -> tf.Tensor:

@@ -14,6 +14,7 @@ from bivrec_tf.losses.chunks import (
     of_targets,
     rows_of_chunk,
     share_of_interests,
+    side_by_side,
 )
 
 # Of the sum of products of two roots. A root too small for float32 is 0 under another of up to
@@ -43,8 +44,8 @@ class FusedViewsSoftmax:
 
     def __call__(
         self,
-        queries: tuple[tf.Tensor, tf.Tensor],
-        items: tuple[tf.Tensor, tf.Tensor],
+        queries: Sequence[tf.Tensor],
+        items: Sequence[tf.Tensor],
         targets: tf.Tensor,
         weights: Sequence[float],
     ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -81,7 +82,6 @@ class FusedViewsSoftmax:
         chunk_rows = rows_of_chunk(
             self.chunk_rows, tf.shape(items[0])[0], queries[0].shape[1], "float32"
         )
-
         furthest = [longest(of) for of in items]
 
         def of_chunk(start, stop):
@@ -97,7 +97,7 @@ class FusedViewsSoftmax:
 def _three(of_task, queries, items, weights) -> Gradients:
     """The gradients of three tasks, each computed by itself, added up with their weights."""
     sizes = [query.shape[2] for query in queries]
-    both = of_task(0.5 * tf.concat(queries, axis=2), tf.concat(items, axis=1))
+    both = of_task(*side_by_side(queries, items))
     losses, of_queries, of_items = [], [], []
     from_both = zip(
         tf.split(both.of_queries[0], sizes, axis=2),

@@ -12,6 +12,7 @@ from bivrec_tf.losses import (
     FusedViewsSoftmax,
     SampledSoftmax,
 )
+from bivrec_tf.losses.chunks import side_by_side
 from bivrec_tf.precision import product_dtype
 
 FUSION = "fusion"
@@ -60,27 +61,17 @@ class TaskLoss:
           weights: Of every view, by its name, and of `FUSION`, the task of the mean of two views'
             scores, where it is wanted.
         """
+        queries, items = zip(*tasks.values(), strict=True)
         if weights.get(FUSION) and self._fused_softmax is not None:
-            (first, second), names = tasks.values(), (*tasks, FUSION)
+            names = (*tasks, FUSION)
             total, found = self._fused_softmax(
-                (first[0], second[0]),
-                (first[1], second[1]),
-                targets,
-                [weights[name] for name in names],
+                queries, items, targets, [weights[name] for name in names]
             )
             return total, dict(zip(names, tf.unstack(found), strict=True))
         losses = {view: self(*task, targets) for view, task in tasks.items()}
         if weights.get(FUSION):
-            losses[FUSION] = self._of_both(tasks, targets)
+            losses[FUSION] = self(*side_by_side(queries, items), targets)
         return tf.add_n([weights[name] * loss for name, loss in losses.items()]), losses
-
-    def _of_both(self, tasks, targets):
-        """The task of the mean of two views' scores: one product of vectors side by side."""
-        queries, items = (
-            tf.concat([tf.cast(side, tf.float32) for side in sides], axis=-1)
-            for sides in zip(*tasks.values(), strict=True)
-        )
-        return self(0.5 * queries, items, targets)
 
     def __call__(self, queries: tf.Tensor, items: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         """Returns the mean loss, a float32 scalar.

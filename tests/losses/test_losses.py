@@ -33,6 +33,17 @@ def naive_catalogue_loss(queries, items, targets, readout):
     )
 
 
+def ours_and_naive(loss, queries, table, targets, upstream=1.0):
+    """Value, and gradients of queries and items: of a loss, and of the naive one of its readout."""
+    results = []
+    for compute in (loss, lambda *of: naive_catalogue_loss(*of, loss.readout)):
+        with tf.GradientTape() as tape:
+            tape.watch([queries, table])
+            value = upstream * compute(queries, table, targets)
+        results.append([value, *tape.gradient(value, [queries, table])])
+    return results
+
+
 @settings(deadline=None, max_examples=20)
 @given(
     rows=st.integers(1, 9),
@@ -49,15 +60,8 @@ def test_chunked_softmax_has_the_value_and_gradient_of_the_plain_one(
     queries = tf.constant(rng.normal(size=[rows, interests, 5]), tf.float32)
     table = tf.constant(rng.normal(size=[items, 5]), tf.float32)
     targets = tf.constant(rng.integers(0, items, size=rows), tf.int32)
-    results = []
-    for loss in (
-        CatalogueSoftmax(readout, chunk),
-        lambda q, v, t: naive_catalogue_loss(q, v, t, readout),
-    ):
-        with tf.GradientTape() as tape:
-            tape.watch([queries, table])
-            value = 3.0 * loss(queries, table, targets)
-        results.append([value, *tape.gradient(value, [queries, table])])
+    loss = CatalogueSoftmax(readout, chunk)
+    results = ours_and_naive(loss, queries, table, targets, upstream=3.0)
     for fused, plain in zip(*results, strict=True):
         np.testing.assert_allclose(fused, plain, rtol=1e-4, atol=1e-5)
 
@@ -71,15 +75,8 @@ def test_mixture_holds_where_the_probability_of_a_target_underflows(apart, dtype
     targets = tf.constant([1, 1])
     lowest = tf.reduce_min(tf.nn.softmax(tf.einsum("nkd,vd->nkv", queries, table))[:, :, 1])
     assert (float(lowest) < 1e-37) == (apart > 1.0)
-    results = []
-    for loss in (
-        CatalogueSoftmax("logsumexp", dtype=dtype),
-        lambda q, v, t: naive_catalogue_loss(q, v, t, "logsumexp"),
-    ):
-        with tf.GradientTape() as tape:
-            tape.watch([queries, table])
-            value = loss(queries, table, targets)
-        results.append([value, *tape.gradient(value, [queries, table])])
+    loss = CatalogueSoftmax("logsumexp", dtype=dtype)
+    results = ours_and_naive(loss, queries, table, targets)
     assert float(results[1][0]) > 0.5 * apart
     rough = 5e-4 if dtype == "float32" else 2e-2
     # Loss and gradient of queries grow with the vectors of items, that of items does not.
@@ -93,15 +90,8 @@ def test_scores_of_any_size_have_their_softmax(score):
     queries = tf.constant([[[1.0, 0.0], [1.0, 0.1]], [[1.0, 0.2], [1.0, 0.0]]])
     table = tf.constant([[score, 0.0], [score, 1.0], [score, -3.0]])
     targets = tf.constant([1, 2])
-    results = []
-    for loss in (
-        CatalogueSoftmax("logsumexp"),
-        lambda q, v, t: naive_catalogue_loss(q, v, t, "logsumexp"),
-    ):
-        with tf.GradientTape() as tape:
-            tape.watch([queries, table])
-            value = loss(queries, table, targets)
-        results.append([value, *tape.gradient(value, [queries, table])])
+    loss = CatalogueSoftmax("logsumexp")
+    results = ours_and_naive(loss, queries, table, targets)
     for scale, fused, plain in zip((1.0, abs(score), 1.0), *results, strict=True):
         np.testing.assert_allclose(fused, plain, rtol=1e-4, atol=1e-4 * scale)
 
