@@ -267,7 +267,7 @@ class MultiInterestTopK(TopK):
             return count_better(scores, open_to, target_scores, target_rows, start)
 
         def in_one_piece():
-            scores = self._block_scores(views, id_weight, items, 0, self._num_rows)
+            scores = self._all_scores(views, items, id_weight, block_size)
             target_scores = tf.gather(scores, target_rows, batch_dims=1)
             return count(scores, target_scores, 0, self._num_rows)
 
@@ -292,11 +292,28 @@ class MultiInterestTopK(TopK):
         ranks = tf.where(tf.gather(self._available.value(), target_rows), better + 1, tf.int32.max)
         return tf.where(target_rows > 0, ranks, 0)
 
-    def _scores_of(self, views, items, rows, id_weight, block_size):
-        """Scores of given rows, float `[n, T]`, out of the same products that `ranks` compares.
+    def _all_scores(self, views, items, id_weight, block_size):
+        """Scores of all items, float `[n, rows]`, out of the very products that `search` makes.
 
-        A product of another shape rounds otherwise, and would break ties by rounding errors.
+        One product of another shape rounds otherwise: twins could change places.
         """
+
+        def add_block(start, found):
+            stop = tf.minimum(start + block_size, self._num_rows)
+            scores = self._block_scores(views, id_weight, items, start, stop)
+            return stop, tf.concat([found, scores], axis=1)
+
+        count = tf.shape(next(iter(views.values())))[0]
+        return tf.while_loop(
+            lambda start, _: start < self._num_rows,
+            add_block,
+            (tf.constant(0), tf.zeros([count, 0])),
+            shape_invariants=(tf.TensorShape([]), tf.TensorShape([None, None])),
+            parallel_iterations=1,
+        )[1]
+
+    def _scores_of(self, views, items, rows, id_weight, block_size):
+        """Scores of given rows, float `[n, T]`, picked from `_all_scores` block by block."""
 
         def pick(start, found):
             stop = tf.minimum(start + block_size, self._num_rows)

@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -22,11 +22,6 @@ from components.model_refresher import MAX_RETIRED
 from components.serving_validator.offline import OfflineAnswer, offline_answers
 from serving.warm_up import WARM_UP_FILE
 
-SCORE_TOLERANCE = 1e-6
-"""How far the score of an unchanged item may move, relative to max(1, score)."""
-REENCODED_TOLERANCE = 1e-3
-"""The same where content was encoded again: rounding differs with what shares a batch."""
-
 _MM = VIEWS[1]
 _HISTORIES = 64
 _MOST_COMPARED = 1000
@@ -35,6 +30,25 @@ _NEW_ITEMS_SERVED = 20
 _MOST_PROBLEMS = 5
 # Vectors of length about 1 that differ by less were made from the same content.
 _SAME_VECTOR = 1e-4
+
+
+class Tolerance(NamedTuple):
+    """How far an item whose content did not change may move.
+
+    Attributes:
+        vector: of its index vectors, every component.
+        score: of its score, relative to max(1, score). A score sums products of some hundred
+            components, which may cancel out, and a product of another shape (a row more or less)
+            is rounded otherwise.
+    """
+
+    vector: float
+    score: float
+
+
+SAME_CONTENT = Tolerance(vector=1e-6, score=1e-5)
+REENCODED = Tolerance(vector=1e-3, score=1e-3)
+"""Where content was encoded again: rounding differs with what shares a batch."""
 
 
 @dataclass
@@ -176,11 +190,11 @@ def _check_retired(saved: SavedRecommender, report: RefreshReport, max_retired: 
 
 def _count_changes(
     saved: SavedRecommender, model: BiVRec, vectors: np.ndarray, report: RefreshReport
-) -> dict[str, float]:
+) -> dict[str, Tolerance]:
     """Fills in the report's counts; returns the items that must score as before.
 
     Returns:
-        Ids of the items whose content did not change -> how far their scores may move.
+        Ids of the items whose content did not change -> how far they may move.
     """
     catalogue = model.catalogue
     old_row = {item_id: row for row, item_id in enumerate(saved.item_ids) if row}
@@ -198,21 +212,21 @@ def _count_changes(
         elif saved.retired[was]:
             report.returned += 1
         elif hashes[row] == saved.content_hashes[was]:
-            unchanged[item_id] = SCORE_TOLERANCE
+            unchanged[item_id] = SAME_CONTENT
         elif np.abs(vectors[row] - saved.tables[_MM][was]).max() < _SAME_VECTOR:
             report.reencoded += 1
-            unchanged[item_id] = REENCODED_TOLERANCE
+            unchanged[item_id] = REENCODED
         else:
             report.changed += 1
     return unchanged
 
 
 def _histories(
-    saved: SavedRecommender, model: BiVRec, unchanged: Mapping[str, float]
+    saved: SavedRecommender, model: BiVRec, unchanged: Mapping[str, Tolerance]
 ) -> list[list[str]]:
     """Histories of items that mean what they meant, drawn by popularity; always the same ones."""
     retired = {model.catalogue.item_ids[row] for row in np.flatnonzero(model.catalogue.retired)}
-    exact = {name for name, tolerance in unchanged.items() if tolerance == SCORE_TOLERANCE}
+    exact = {name for name, tolerance in unchanged.items() if tolerance == SAME_CONTENT}
     usable = retired | (exact or unchanged.keys())
     rows = [row for row, item_id in enumerate(saved.item_ids) if row and item_id in usable]
     if not rows:
@@ -233,7 +247,7 @@ def _histories(
 def _compare_vectors(
     before: SavedRecommender,
     after: SavedRecommender,
-    unchanged: Mapping[str, float],
+    unchanged: Mapping[str, Tolerance],
     report: RefreshReport,
 ) -> None:
     """Compares the index vectors of all unchanged items, which the histories cannot all reach."""
@@ -247,7 +261,7 @@ def _compare_vectors(
         )
         return
     rows = np.array(pairs)
-    tolerance = np.array([unchanged[before.item_ids[row]] for row in rows[:, 0]])
+    tolerance = np.array([unchanged[before.item_ids[row]].vector for row in rows[:, 0]])
     for view, table in before.tables.items():
         difference = np.abs(table[rows[:, 0]] - after.tables[view][rows[:, 1]]).max(axis=1)
         # Written so that a NaN counts as a difference.
@@ -264,7 +278,7 @@ def compare_scores(
     served: str,
     refreshed: str,
     histories: Sequence[Sequence[str]],
-    unchanged: Mapping[str, float],
+    unchanged: Mapping[str, Tolerance],
     report: RefreshReport,
     most: int = _MOST_COMPARED,
 ) -> None:
@@ -274,7 +288,7 @@ def compare_scores(
         served: SavedModel that is served now.
         refreshed: SavedModel that shall take its place.
         histories: item ids, of items that mean the same to both.
-        unchanged: ids of items whose content did not change, and how far scores may move.
+        unchanged: ids of items whose content did not change, and how far they may move.
         report: where the comparison and the problems go.
         most: scores compared for a history; both models must allow so many.
     """
@@ -285,7 +299,7 @@ def compare_scores(
         for item_id, score in old.items():
             if item_id not in unchanged:
                 continue
-            tolerance = max(unchanged[item_id], *(unchanged.get(i, 0.0) for i in history))
+            tolerance = max(unchanged[i].score for i in [item_id, *history] if i in unchanged)
             allowed = tolerance * max(1.0, abs(score))
             is_cut = len(new) == most and score <= lowest + allowed
             if item_id not in new and is_cut:
