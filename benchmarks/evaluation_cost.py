@@ -4,7 +4,9 @@
 
 Both are of one model, in one run: an epoch as its steps times the mean step of batches drawn evenly
 from it, and the evaluation that `fit` makes after it, of a quarter of the validation users and of
-all of them, with the memory that each adds.
+all of them, with the memory that each adds. Beside it stands what no evaluation of these histories
+can fall short of: their matrix products, done at the rate at which the machine multiplies large
+float32 matrices.
 """
 
 import json
@@ -17,9 +19,11 @@ import tensorflow as tf
 
 from benchmarks.accuracy import HERE, read_settings
 from benchmarks.prepared import prepare, sequence_config
+from benchmarks.training_speed import machine_rate
 from bivrec_tf import data, training
 from bivrec_tf.config import ModelConfig, TrainingConfig
 from bivrec_tf.evaluation import RankingEvaluator
+from bivrec_tf.features import VIEWS
 from bivrec_tf.models import create_model, uses_content
 
 STEPS = 40
@@ -30,6 +34,20 @@ def resident_mib() -> float:
     status = Path("/proc/self/status").read_text()
     line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
     return int(line.split()[1]) / 1024
+
+
+def inference_arithmetic(lengths: np.ndarray, config: ModelConfig, views: int) -> float:
+    """Returns the floating-point operations of the products that infer histories of such lengths.
+
+    Every context block but the last is whole; of the last, and of the attentions, all tokens' keys
+    and values are needed, and the rest at one position alone (`docs/model.md`, section 2).
+    """
+    width, whole_blocks = config.dimension, config.context_blocks - 1
+    tokens, pairs = float(lengths.sum()), float(np.square(lengths, dtype=float).sum())
+    clusters = int(config.num_interests > 1)
+    of_tokens = (12 * whole_blocks + 3 + clusters) * tokens * width**2
+    of_pairs = (2 * whole_blocks + clusters) * pairs * width
+    return 2.0 * views * (of_tokens + of_pairs)
 
 
 @click.command(help=__doc__)
@@ -45,6 +63,8 @@ def resident_mib() -> float:
 def main(name, models, root, out) -> None:
     """Measures and prints."""
     cache = HERE.parent / "output" / "benchmarks" / "prepared"
+    rate = machine_rate(1.0, products=2)
+    click.echo(f"machine: {rate / 1e9:.0f} GFLOP/s in float32")
     found = []
     for model_name in models:
         settings = read_settings(HERE.parent / "configs" / f"{name}.yaml", (), model_name)
@@ -85,15 +105,20 @@ def main(name, models, root, out) -> None:
         began = time.perf_counter()
         evaluator.evaluate(held_out)
         row["seconds"] = time.perf_counter() - began
+        histories = [history for _, history, _ in prepared.held_out["validation"]]
+        lengths = np.minimum([len(history) for history in histories], config.max_history)
+        views = len(VIEWS) if model_name == "bivrec" else 1
+        row["product_seconds"] = inference_arithmetic(lengths, config, views) / rate
         found.append(row)
         click.echo(
             f"{model_name}: epoch {epoch:.1f} s, evaluation of {users} users "
             f"{row['seconds']:.1f} s = {row['seconds'] / epoch:.1%}, the first, which reads the "
             f"data, {row['first_seconds_1']:.1f} s; memory added by a quarter of them "
-            f"{row['added_mib_0.25']:.0f} MiB, by all {row['added_mib_1']:.0f} MiB"
+            f"{row['added_mib_0.25']:.0f} MiB, by all {row['added_mib_1']:.0f} MiB; the products "
+            f"alone {row['product_seconds']:.1f} s = {row['product_seconds'] / epoch:.1%}"
         )
     if out:
-        out.write_text(json.dumps({"data": name, "measured": found}, indent=1))
+        out.write_text(json.dumps({"data": name, "rate": rate, "measured": found}, indent=1))
 
 
 if __name__ == "__main__":
