@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
+
 from benchmarks.measured import Groups, Runs, interval_over_seeds
 from benchmarks.tables import DIFFERENCE, Compared, ordered, table, title
 
@@ -70,19 +72,24 @@ def noise_table(groups: Groups, shown: Sequence[str]) -> str:
     levels = sorted(
         {level for labels in groups.values() for level in noise_levels(labels, "noise")}
     )
+    parts = [f"test_noise_{level:g}" for level in levels]
     rows = []
     for name, runs in _named(groups, shown):
-        without = runs.interval("test", METRIC)
+        # A seed of which noise was not measured has no part in what is lost.
+        seeds = [run for run in runs.results.values() if any(part in run for part in parts)]
+        if not seeds:
+            continue
+        without = float(np.mean([run["test"][METRIC] for run in seeds]))
         lost = []
-        for level in levels:
-            found = runs.interval(f"test_noise_{level:g}", METRIC)
-            if found is None or without is None or not without.mean:
+        for part in parts:
+            if not without or any(part not in run for run in seeds):
                 lost.append("")
-            else:
-                lost.append(f"{found.mean:.4f} ({found.mean / without.mean - 1:+.0%})")
-        if any(lost) and without is not None:
-            rows.append([name, f"{without.mean:.4f}", *lost])
-    return table([title(METRIC), "none", *(f"{level:.0%} random" for level in levels)], rows)
+                continue
+            mean = float(np.mean([run[part][METRIC] for run in seeds]))
+            lost.append(f"{mean:.4f} ({mean / without - 1:+.0%})")
+        rows.append([name, str(len(seeds)), f"{without:.4f}", *lost])
+    titles = ["seeds", "none", *(f"{level:.0%} random" for level in levels)]
+    return table([title(METRIC), *titles], rows)
 
 
 def seldom_table(groups: Groups, shown: Sequence[str]) -> str:

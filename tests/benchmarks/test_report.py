@@ -196,6 +196,12 @@ def test_pairs_noise_and_the_seldom_seen_of_all_data_sets_stand_on_one_page(tmp_
     for data in ("walks", "other"):
         write(tmp_path, "bivrec", 0, 30, data=data, ranks=ranks, slices=seldom)
         write(tmp_path, "sasrec", 0, 30, data=data, ranks=ranks + 1)
+    # Another seed, much worse, of which noise was not measured: it must not pass for the loss.
+    for seed, drawn_ranks in enumerate((ranks, ranks + 9)):
+        write(tmp_path, "sasrec", seed, 30, data="third", ranks=drawn_ranks)
+    file = tmp_path / "results" / "third-sasrec-1.json"
+    kept = {k: v for k, v in json.loads(file.read_text()).items() if "noise" not in k}
+    file.write_text(json.dumps(kept))
     assert report(tmp_path, "--pair", "bivrec:sasrec").exit_code == 0
     text = (tmp_path / "out" / "README.md").read_text()
     pairs, rest = text.split("## Pairs")[1].split("## Random items")
@@ -205,9 +211,12 @@ def test_pairs_noise_and_the_seldom_seen_of_all_data_sets_stand_on_one_page(tmp_
     assert all(float(row.split("|")[3]) == pytest.approx(after - before, abs=5e-5) for row in rows)
     noise, few = rest.split("## Of which")
     # One place further down at 10 %, three at 30 %: see `write`.
-    for share, cell in zip((1, 3), cells(noise, "other: bivrec")[2:], strict=True):
-        left = summary(ranks + share)["ndcg_at_20"]
-        assert cell == f"{left:.4f} ({left / after - 1:+.0%})"
+    for name in ("other: bivrec", "third: sasrec"):
+        seeds, *lost = cells(noise, name)[1:2] + cells(noise, name)[3:]
+        assert seeds == "1"
+        for share, cell in zip((1, 3), lost, strict=True):
+            left = summary(ranks + share)["ndcg_at_20"]
+            assert cell == f"{left:.4f} ({left / after - 1:+.0%})"
     of_cold = summary(ranks[:5])["ndcg_at_20"]
     assert cells(few, "walks: bivrec")[3] == f"{of_cold:.4f} (5)"
     assert "sasrec" not in few
