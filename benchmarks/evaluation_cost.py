@@ -5,8 +5,7 @@
 Both are of one model, in one run: an epoch as its steps times the mean step of batches drawn evenly
 from it, and the evaluation that `fit` makes after it, of a quarter of the validation users and of
 all of them, with the memory that each adds. Beside it stands what no evaluation of these histories
-can fall short of: their matrix products, done at the rate at which the machine multiplies large
-float32 matrices.
+in float32 can fall short of: their matrix products at the rate of large ones on this machine.
 """
 
 import json
@@ -23,7 +22,6 @@ from benchmarks.training_speed import machine_rate
 from bivrec_tf import data, training
 from bivrec_tf.config import ModelConfig, TrainingConfig
 from bivrec_tf.evaluation import RankingEvaluator
-from bivrec_tf.features import VIEWS
 from bivrec_tf.models import create_model, uses_content
 
 STEPS = 40
@@ -36,7 +34,7 @@ def resident_mib() -> float:
     return int(line.split()[1]) / 1024
 
 
-def inference_arithmetic(lengths: np.ndarray, config: ModelConfig, views: int) -> float:
+def inference_arithmetic(lengths: np.ndarray, config: ModelConfig) -> float:
     """Returns the floating-point operations of the products that infer histories of such lengths.
 
     Every context block but the last is whole; of the last, and of the attentions, all tokens' keys
@@ -47,7 +45,7 @@ def inference_arithmetic(lengths: np.ndarray, config: ModelConfig, views: int) -
     clusters = int(config.num_interests > 1)
     of_tokens = (12 * whole_blocks + 3 + clusters) * tokens * width**2
     of_pairs = (2 * whole_blocks + clusters) * pairs * width
-    return 2.0 * views * (of_tokens + of_pairs)
+    return 2.0 * len(config.views) * (of_tokens + of_pairs)
 
 
 @click.command(help=__doc__)
@@ -107,8 +105,7 @@ def main(name, models, root, out) -> None:
         row["seconds"] = time.perf_counter() - began
         histories = [history for _, history, _ in prepared.held_out["validation"]]
         lengths = np.minimum([len(history) for history in histories], config.max_history)
-        views = len(VIEWS) if model_name == "bivrec" else 1
-        row["product_seconds"] = inference_arithmetic(lengths, config, views) / rate
+        row["product_seconds"] = inference_arithmetic(lengths, model.config) / rate
         found.append(row)
         click.echo(
             f"{model_name}: epoch {epoch:.1f} s, evaluation of {users} users "
@@ -118,7 +115,9 @@ def main(name, models, root, out) -> None:
             f"alone {row['product_seconds']:.1f} s = {row['product_seconds'] / epoch:.1%}"
         )
     if out:
-        out.write_text(json.dumps({"data": name, "rate": rate, "measured": found}, indent=1))
+        out.write_text(
+            json.dumps({"data": name, "machine_flops": rate, "measured": found}, indent=1)
+        )
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,6 +72,11 @@ class Runs:
     def values(self, part: str, metric: str) -> list[float]:
         """Returns a metric of a part of the results, such as `test`, by seed."""
         return [found[part][metric] for found in self.results.values() if part in found]
+
+    def having(self, parts: Collection[str]) -> "Runs":
+        """Returns the runs that have one of the parts: what is compared to a part is of them."""
+        found = {seed: run for seed, run in self.results.items() if run.keys() & set(parts)}
+        return replace(self, results=found)
 
     def interval(self, part: str, metric: str) -> Interval | None:
         """Returns the mean over seeds, none where no run has the part."""

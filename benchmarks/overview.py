@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-import numpy as np
-
 from benchmarks.measured import Groups, Runs, interval_over_seeds
 from benchmarks.tables import DIFFERENCE, Compared, ordered, table, title
 
@@ -76,18 +74,19 @@ def noise_table(groups: Groups, shown: Sequence[str]) -> str:
     rows = []
     for name, runs in _named(groups, shown):
         # A seed of which noise was not measured has no part in what is lost.
-        seeds = [run for run in runs.results.values() if any(part in run for part in parts)]
-        if not seeds:
+        measured = runs.having(parts)
+        without = measured.interval("test", METRIC)
+        if without is None:
             continue
-        without = float(np.mean([run["test"][METRIC] for run in seeds]))
         lost = []
         for part in parts:
-            if not without or any(part not in run for run in seeds):
+            found = measured.values(part, METRIC)
+            if not without.mean or len(found) < len(measured.results):
                 lost.append("")
                 continue
-            mean = float(np.mean([run[part][METRIC] for run in seeds]))
-            lost.append(f"{mean:.4f} ({mean / without - 1:+.0%})")
-        rows.append([name, str(len(seeds)), f"{without:.4f}", *lost])
+            mean = interval_over_seeds(found).mean
+            lost.append(f"{mean:.4f} ({mean / without.mean - 1:+.0%})")
+        rows.append([name, str(len(measured.results)), f"{without.mean:.4f}", *lost])
     titles = ["seeds", "none", *(f"{level:.0%} random" for level in levels)]
     return table([title(METRIC), *titles], rows)
 

@@ -136,9 +136,11 @@ def plot_noise(labels: Mapping[str, Runs], kind: str, path: Path) -> None:
     """Plots NDCG@20 over the share of noise in test histories."""
     figure, axis = _axes()
     for runs in ordered(labels):
-        places, values = [0.0], [runs.interval("test", "ndcg_at_20")]
-        for share in noise_levels(labels, kind):
-            found = runs.interval(f"test_{kind}_{share:g}", "ndcg_at_20")
+        parts = {share: f"test_{kind}_{share:g}" for share in noise_levels(labels, kind)}
+        measured = runs.having(parts.values())
+        places, values = [0.0], [measured.interval("test", "ndcg_at_20")]
+        for share, part in parts.items():
+            found = measured.interval(part, "ndcg_at_20")
             if found is not None:
                 places.append(share)
                 values.append(found)

@@ -8,9 +8,9 @@ from tensorflow_recommenders.layers.factorized_top_k import TopK
 
 from bivrec_tf.features import VIEWS
 from bivrec_tf.retrieval.item_table import ItemTable, StoredVectors, TableDtype
-from bivrec_tf.retrieval.scores import NOTHING, best_of_interests, count_better, mask_of
+from bivrec_tf.retrieval.scores import NOTHING, best_of_interests
 from bivrec_tf.retrieval.search_result import SearchResult
-from bivrec_tf.retrieval.stream import streamed_top_k
+from bivrec_tf.retrieval.stream import streamed_ranks, streamed_top_k
 
 ID, MM = VIEWS
 
@@ -18,8 +18,6 @@ ID, MM = VIEWS
 # about what a processor's cache holds.
 _SCORES_OF_BLOCK = 2**20
 _SMALLEST_BLOCK = 1024
-# Tables of up to so many blocks are ranked in one piece.
-_BLOCKS_AT_ONCE = 8
 
 
 class MultiInterestTopK(TopK):
@@ -259,76 +257,17 @@ class MultiInterestTopK(TopK):
         views = self._views(queries)
         id_weight = self._weight(id_weight)
         excluded_rows = self._excluded(excluded_rows, tf.shape(target_rows)[0])
-        items = self._read()
-        block_size = self._rows_of_block(views)
-
-        def count(scores, target_scores, start, stop):
-            open_to = ~mask_of(excluded_rows, start, stop) & self._available[start:stop]
-            return count_better(scores, open_to, target_scores, target_rows, start)
-
-        def in_one_piece():
-            scores = self._all_scores(views, items, id_weight, block_size)
-            target_scores = tf.gather(scores, target_rows, batch_dims=1)
-            return count(scores, target_scores, 0, self._num_rows)
-
-        def in_blocks():
-            target_scores = self._scores_of(views, items, target_rows, id_weight, block_size)
-
-            def add_block(start, better):
-                stop = tf.minimum(start + block_size, self._num_rows)
-                scores = self._block_scores(views, id_weight, items, start, stop)
-                return stop, better + count(scores, target_scores, start, stop)
-
-            return tf.while_loop(
-                lambda start, _: start < self._num_rows,
-                add_block,
-                (tf.constant(0), tf.zeros_like(target_rows)),
-                parallel_iterations=1,
-            )[1]
-
-        # Small enough to have all scores at once, and to compute each but once.
-        small = self._num_rows <= _BLOCKS_AT_ONCE * block_size
-        better = tf.cond(small, in_one_piece, in_blocks)
-        ranks = tf.where(tf.gather(self._available.value(), target_rows), better + 1, tf.int32.max)
-        return tf.where(target_rows > 0, ranks, 0)
-
-    def _all_scores(self, views, items, id_weight, block_size):
-        """Scores of all items, float `[n, rows]`, out of the very products that `search` makes.
-
-        One product of another shape rounds otherwise: twins could change places.
-        """
-
-        def add_block(start, found):
-            stop = tf.minimum(start + block_size, self._num_rows)
-            scores = self._block_scores(views, id_weight, items, start, stop)
-            return stop, tf.concat([found, scores], axis=1)
-
-        count = tf.shape(next(iter(views.values())))[0]
-        return tf.while_loop(
-            lambda start, _: start < self._num_rows,
-            add_block,
-            (tf.constant(0), tf.zeros([count, 0])),
-            shape_invariants=(tf.TensorShape([]), tf.TensorShape([None, None])),
-            parallel_iterations=1,
-        )[1]
-
-    def _scores_of(self, views, items, rows, id_weight, block_size):
-        """Scores of given rows, float `[n, T]`, picked from `_all_scores` block by block."""
-
-        def pick(start, found):
-            stop = tf.minimum(start + block_size, self._num_rows)
-            scores = self._block_scores(views, id_weight, items, start, stop)
-            inside = (rows >= start) & (rows < stop)
-            column = tf.where(inside, rows - start, 0)
-            return stop, tf.where(inside, tf.gather(scores, column, batch_dims=1), found)
-
-        _, scores = tf.while_loop(
-            lambda start, _: start < self._num_rows,
-            pick,
-            (tf.constant(0), tf.zeros(tf.shape(rows))),
-            parallel_iterations=1,
+        items, available = self._read(), self._available.value()
+        ranks = streamed_ranks(
+            lambda start, stop: self._block_scores(views, id_weight, items, start, stop),
+            self._num_rows,
+            self._rows_of_block(views),
+            excluded_rows,
+            available,
+            target_rows,
         )
-        return scores
+        ranks = tf.where(tf.gather(available, target_rows), ranks, tf.int32.max)
+        return tf.where(target_rows > 0, ranks, 0)
 
     def _rows_of_block(self, views) -> tf.Tensor:
         if self._block_size is not None:

@@ -1,14 +1,22 @@
-"""The best of a table that is scored block by block."""
+"""The best of a table that is scored block by block, and the ranks of given rows."""
 
 from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import tensorflow as tf
 
-from bivrec_tf.retrieval.scores import NOTHING, best_of_block, without
+from bivrec_tf.retrieval.scores import NOTHING, best_of_block, count_better, mask_of, without
+
+BlockScores: TypeAlias = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+"""Gives scores, float `[n, stop - start]`, of the rows from `start` to before `stop`; minus
+infinity for what is no result."""
+
+# Tables of up to so many blocks are ranked with all scores in memory.
+_BLOCKS_AT_ONCE = 8
 
 
 def streamed_top_k(
-    block_scores: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+    block_scores: BlockScores,
     num_rows: int,
     block_size: tf.Tensor | int,
     excluded_rows: tf.Tensor,
@@ -19,8 +27,7 @@ def streamed_top_k(
     Of equal scores the lower row comes first.
 
     Args:
-      block_scores: Gives scores, float `[n, stop - start]`, of the rows from `start` to before
-        `stop`; minus infinity for what is no result.
+      block_scores: Scores of a block.
       num_rows: Rows of the table.
       block_size: Rows scored at once.
       excluded_rows: int `[n, E]`, rows never to return; negative ones mean nothing.
@@ -32,23 +39,92 @@ def streamed_top_k(
     """
     count = tf.shape(excluded_rows)[0]
 
-    def merge(start, best_scores, best_rows):
-        stop = tf.minimum(start + block_size, num_rows)
+    def merge(start, stop, best_scores, best_rows):
         scores = without(block_scores(start, stop), excluded_rows, start, stop)
         found, columns = best_of_block(scores, k)
         # The best so far come first: top_k keeps the earlier of equals, so the lower row.
         scores = tf.concat([best_scores, found], axis=1)
         rows = tf.concat([best_rows, start + columns], axis=1)
         best_scores, chosen = tf.math.top_k(scores, k=k)
-        return stop, best_scores, tf.gather(rows, chosen, batch_dims=1)
+        return best_scores, tf.gather(rows, chosen, batch_dims=1)
 
-    shapes = (tf.TensorShape([]), tf.TensorShape([None, None]), tf.TensorShape([None, None]))
-    _, scores, rows = tf.while_loop(
-        lambda start, *_: start < num_rows,
-        merge,
-        (tf.constant(0), tf.fill([count, k], NOTHING), tf.zeros([count, k], tf.int32)),
-        shape_invariants=shapes,
-        parallel_iterations=1,
-    )
+    nothing_yet = (tf.fill([count, k], NOTHING), tf.zeros([count, k], tf.int32))
+    scores, rows = _over_blocks(merge, nothing_yet, num_rows, block_size)
     is_result = scores > NOTHING
     return tf.where(is_result, scores, scores.dtype.min), tf.where(is_result, rows, 0)
+
+
+def streamed_ranks(
+    block_scores: BlockScores,
+    num_rows: int,
+    block_size: tf.Tensor,
+    excluded_rows: tf.Tensor,
+    available: tf.Tensor,
+    target_rows: tf.Tensor,
+) -> tf.Tensor:
+    """Returns the places that rows would have in `streamed_top_k`, int32 `[n, T]`, 1 for the best.
+
+    Scores come out of the very products of a search: one of another shape rounds otherwise, and
+    items of equal vectors could change places.
+
+    Args:
+      block_scores: Scores of a block.
+      num_rows: Rows of the table.
+      block_size: Rows scored at once.
+      excluded_rows: int `[n, E]`, rows that stand before nothing; negative ones mean nothing.
+      available: bool `[num_rows]`; the others stand before nothing either.
+      target_rows: int32 `[n, T]`.
+    """
+    count = tf.shape(excluded_rows)[0]
+
+    def better(scores, target_scores, start, stop):
+        open_to = ~mask_of(excluded_rows, start, stop) & available[start:stop]
+        return count_better(scores, open_to, target_scores, target_rows, start)
+
+    def with_all_scores():
+        def add(start, stop, found):
+            return (tf.concat([found, block_scores(start, stop)], axis=1),)
+
+        (scores,) = _over_blocks(add, (tf.zeros([count, 0]),), num_rows, block_size)
+        target_scores = tf.gather(scores, target_rows, batch_dims=1)
+        return better(scores, target_scores, 0, num_rows)
+
+    def in_two_passes():
+        def pick(start, stop, found):
+            inside = (target_rows >= start) & (target_rows < stop)
+            column = tf.where(inside, target_rows - start, 0)
+            scores = tf.gather(block_scores(start, stop), column, batch_dims=1)
+            return (tf.where(inside, scores, found),)
+
+        def add(start, stop, found):
+            return (found + better(block_scores(start, stop), target_scores, start, stop),)
+
+        none = tf.zeros(tf.shape(target_rows))
+        (target_scores,) = _over_blocks(pick, (none,), num_rows, block_size)
+        (ahead,) = _over_blocks(add, (tf.zeros_like(target_rows),), num_rows, block_size)
+        return ahead
+
+    small = num_rows <= _BLOCKS_AT_ONCE * block_size
+    return tf.cond(small, with_all_scores, in_two_passes) + 1
+
+
+def _over_blocks(
+    step: Callable[..., tuple[tf.Tensor, ...]],
+    state: tuple[tf.Tensor, ...],
+    num_rows: int,
+    block_size: tf.Tensor | int,
+) -> Any:
+    """Returns what is left of matrices after `state = step(start, stop, *state)` of every block."""
+
+    def body(start, *state):
+        stop = tf.minimum(start + block_size, num_rows)
+        return (stop, *step(start, stop, *state))
+
+    _, *state = tf.while_loop(
+        lambda start, *_: start < num_rows,
+        body,
+        (tf.constant(0), *state),
+        shape_invariants=(tf.TensorShape([]), *[tf.TensorShape([None, None]) for _ in state]),
+        parallel_iterations=1,
+    )
+    return state
