@@ -62,7 +62,8 @@ def test_comirec_pools_items_by_its_attention():
     found = model(tf.constant(HISTORIES))["id"].numpy()
     for row, history in enumerate(HISTORIES):
         items = model.item_tables()["id"].numpy()[history[history > 0]]
-        logits = np.tanh(items @ tower._hidden.kernel.numpy()) @ tower._logits.kernel.numpy()
+        placed = items + tower._positions.numpy()[: len(items)]
+        logits = np.tanh(placed @ tower._hidden.kernel.numpy()) @ tower._logits.kernel.numpy()
         weights = np.exp(logits) / np.exp(logits).sum(axis=0)
         np.testing.assert_allclose(found[row], weights.T @ items, atol=1e-5)
 
