@@ -3,16 +3,21 @@
     .venv/bin/python -m benchmarks.accuracy --data ml-1m --model bivrec \
         --protocol leave_one_out --seed 0 --json benchmarks/results/ml-1m-bivrec-0.json
 
-Hyper-parameters are those of `configs/DATA.yaml`, the pipeline's own, or of `--config`; what a
-baseline has of its own is in `benchmarks/configs`. `--set training.epochs=3` changes one. Epochs
-are chosen on the validation split; the test split is ranked once, at the end, with seen items
-filtered and without. `benchmarks/report.py` makes tables of the results.
+Hyper-parameters and protocol are those of `configs/DATA.yaml`, the pipeline's own; what a baseline
+has of its own is in `benchmarks/configs/DATA.yaml`. `--config FILE` reads FILE in place of both,
+and `--set training.epochs=3` changes one setting. Epochs are chosen on the validation split; the
+test split is ranked once, at the end, with seen items filtered and without. `benchmarks/report.py`
+makes tables of the results.
 
 Transfer: `--export FOLDER` writes the trained model, `--warm-start FOLDER` starts another data
 set's from what it makes of content, and `--share 0.1` shows training a tenth of the users.
+
+Exit codes: 0 measured, 1 failed, 2 wrong usage, 4 skipped, since the data set is not there or has
+no content for the model.
 """
 
 import dataclasses
+import hashlib
 import json
 import resource
 import subprocess
@@ -24,12 +29,12 @@ import click
 import numpy as np
 import tensorflow as tf
 import tf_keras
-import yaml
 
+from benchmarks.machine import describe_machine
 from benchmarks.measured import write_ranks
 from benchmarks.prepared import encoders_of, prepare, sequence_config
+from benchmarks.settings import HERE, read_settings, validated
 from bivrec_tf import data, training
-from bivrec_tf.config import ModelConfig, TrainingConfig
 from bivrec_tf.errors import BivrecError
 from bivrec_tf.evaluation import CALIBRATION_EXAMPLES, RankingEvaluator, ranking_metrics
 from bivrec_tf.export import export
@@ -39,32 +44,9 @@ from bivrec_tf.saved_model import read_saved_model
 from bivrec_tf.transfer import warm_start
 from components.sequence_builder.statistics import HEAD_SHARE, MIDDLE_SHARE
 
-HERE = Path(__file__).parent
-
-
-def read_settings(path: Path | None, changes: tuple[str, ...], model: str = "") -> dict:
-    """Reads the settings of a model, and applies `a.b=value` to them.
-
-    They are `model` and `training` of a pipeline's configuration, and what a file of the same name
-    in `benchmarks/configs` says that a model has of its own.
-    """
-    found = yaml.safe_load(path.read_text()) if path else {}
-    settings = {part: found[part] for part in ("model", "training") if part in found}
-    own = HERE / "configs" / path.name if path else HERE
-    for part, values in (
-        (yaml.safe_load(own.read_text()) if own.is_file() else {}).get(model, {}).items()
-    ):
-        settings[part] = {**settings.get(part, {}), **values}
-    for change in changes:
-        name, separator, value = change.partition("=")
-        if not separator:
-            raise click.UsageError(f"--set {change}: expected name=value, as in model.dimension=64")
-        target = settings
-        *folders, last = name.split(".")
-        for folder in folders:
-            target = target.setdefault(folder, {})
-        target[last] = yaml.safe_load(value)
-    return settings
+SKIPPED = 4
+SHARE = click.FloatRange(0, 1, min_open=True)
+PROTOCOLS = ("leave_one_out", "user", "temporal")
 
 
 def with_noise(prepared, share: float, seed: int, insert: bool = False):
@@ -134,6 +116,14 @@ def slices(prepared, ranks: np.ndarray) -> dict[str, dict[str, float]]:
     return found
 
 
+def _fingerprint(saved_model: Path) -> str:
+    """Tells exported models of one name apart: by their weights."""
+    digest = hashlib.sha256()
+    for file in sorted((saved_model / "variables").iterdir()):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
 def joined(parts) -> np.ndarray:
     """Joins ranks `[n, T]` of batches, whose `T` differ."""
     width = max(part.shape[1] for part in parts)
@@ -145,12 +135,16 @@ def joined(parts) -> np.ndarray:
 @click.option("--model", "model_name", required=True, type=click.Choice(MODEL_NAMES))
 @click.option(
     "--protocol",
-    default="leave_one_out",
-    type=click.Choice(["leave_one_out", "user", "temporal"]),
-    show_default=True,
+    type=click.Choice(PROTOCOLS),
+    help="That of the configuration, or leave_one_out where it has none.",
 )
 @click.option("--seed", default=0, show_default=True)
-@click.option("--config", "config_file", type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="In place of configs/DATA.yaml and of what the model has of its own.",
+)
 @click.option("--set", "changes", multiple=True, help="As in training.epochs=3.")
 @click.option(
     "--json",
@@ -172,16 +166,22 @@ def joined(parts) -> np.ndarray:
     show_default=True,
     type=click.Path(path_type=Path),
 )
-@click.option("--noise", multiple=True, type=float, help="Share of test items made random, too.")
-@click.option("--insert", multiple=True, type=float, help="Share of random items inserted, too.")
+@click.option("--noise", multiple=True, type=SHARE, help="Share of test items made random, too.")
+@click.option("--insert", multiple=True, type=SHARE, help="Share of random items inserted, too.")
 @click.option(
     "--share",
     "training_share",
     default=1.0,
     show_default=True,
+    type=SHARE,
     help="Of the users, shown to training.",
 )
-@click.option("--warm-start", "source", type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--warm-start",
+    "source",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="What --export wrote of another data set's model.",
+)
 @click.option("--export", "export_to", type=click.Path(path_type=Path), help="A folder, new.")
 @click.option("--threads", default=0, help="Threads of an operation; 0: all cores.")
 def main(
@@ -205,12 +205,11 @@ def main(
     if threads:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(1)
-    default = HERE.parent / "configs" / f"{name}.yaml"
-    if config_file is None and default.exists():
-        config_file = default
-    settings = read_settings(config_file, changes, model_name)
-    config = ModelConfig.model_validate(settings.get("model", {}))
-    options = TrainingConfig.model_validate({**settings.get("training", {}), "seed": seed})
+    settings = read_settings(name, changes, model_name, config_file)
+    config, options = validated(settings, seed)
+    protocol = protocol or settings.get("protocol", PROTOCOLS[0])
+    click.echo(f"{model_name} on {name}, {protocol}, seed {seed}: {settings}", err=True)
+    machine = describe_machine(threads)
     sequences = sequence_config(protocol, config.max_history)
     try:
         with_content = uses_content(model_name)
@@ -225,11 +224,14 @@ def main(
                 options.loss,
                 options.positions_per_sequence,
             )
-        if source is not None:
-            warm_start(model, read_saved_model(source), encoders_of(prepared.catalogue))
     except BivrecError as error:
         click.echo(f"skipped: {error}", err=True)
-        sys.exit(4)
+        sys.exit(SKIPPED)
+    if source is not None:
+        try:
+            warm_start(model, read_saved_model(source), encoders_of(prepared.catalogue))
+        except BivrecError as error:
+            raise click.ClickException(f"--warm-start {source}: {error}") from error
     batches = data.training_batches(
         prepared.training_windows(), config.max_history, options.batch_size, seed
     )
@@ -259,15 +261,18 @@ def main(
     if model_name == "popularity":
         model.build_variables()
     else:
-        training.fit(
-            model,
-            batches,
-            validation,
-            options,
-            callbacks=[Curve()],
-            verbose=0,
-            calibration_data=calibration,
-        )
+        try:
+            training.fit(
+                model,
+                batches,
+                validation,
+                options,
+                callbacks=[Curve()],
+                verbose=0,
+                calibration_data=calibration,
+            )
+        except BivrecError as error:
+            raise click.ClickException(str(error)) from error
     elapsed = time.perf_counter() - began
     spent = curve[-1][0] if curve else 0.0
     result = {
@@ -277,11 +282,14 @@ def main(
         "seed": seed,
         "training_share": training_share,
         "warm_start": None if source is None else source.name,
+        "warm_start_fingerprint": None if source is None else _fingerprint(source),
         "configuration": {
             "model": model.config.model_dump(mode="json"),
             "training": options.model_dump(mode="json"),
         },
         "data_fingerprint": prepared.fingerprint,
+        "content_fingerprint": prepared.content_fingerprint,
+        "machine": machine,
         "revision": subprocess.run(
             ["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True
         ).stdout.strip(),

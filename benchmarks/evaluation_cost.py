@@ -16,11 +16,11 @@ import click
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.accuracy import HERE, read_settings
+from benchmarks.machine import machine_rate
 from benchmarks.prepared import prepare, sequence_config
-from benchmarks.training_speed import machine_rate
+from benchmarks.settings import HERE, read_settings, validated
 from bivrec_tf import data, training
-from bivrec_tf.config import ModelConfig, TrainingConfig
+from bivrec_tf.config import ModelConfig
 from bivrec_tf.evaluation import RankingEvaluator
 from bivrec_tf.models import create_model, uses_content
 
@@ -65,9 +65,7 @@ def main(name, models, root, out) -> None:
     click.echo(f"machine: {rate / 1e9:.0f} GFLOP/s in float32")
     found = []
     for model_name in models:
-        settings = read_settings(HERE.parent / "configs" / f"{name}.yaml", (), model_name)
-        config = ModelConfig.model_validate(settings["model"])
-        options = TrainingConfig.model_validate(settings["training"])
+        config, options = validated(read_settings(name, model=model_name), seed=0)
         sequences = sequence_config("leave_one_out", config.max_history)
         prepared = prepare(root / name, sequences, cache, uses_content(model_name))
         training.set_precision(options)

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -50,13 +50,16 @@ class Prepared:
       windows: (user, history rows, target rows) of every training window.
       held_out: For `validation` and `test`, (user, history rows, target rows); targets that
         training never saw, and that have no content, are -1.
-      fingerprint: Of the tables and of how they were split.
+      fingerprint: Of the interactions and of how they were split.
+      content_fingerprint: Of the items' texts and pictures and of their encoders; none where there
+        is no content.
     """
 
     catalogue: ItemCatalogue
     windows: list[tuple[int, np.ndarray, np.ndarray]]
     held_out: dict[str, list[tuple[int, np.ndarray, np.ndarray]]]
     fingerprint: str
+    content_fingerprint: str | None = None
 
     def training_windows(self) -> tf.data.Dataset:
         """Returns the windows as `data.windows_from_ids` does."""
@@ -131,7 +134,8 @@ def prepare(
     fingerprint = digest.hexdigest()[:16]
     file = cache / f"{folder.name}-{config.protocol}-{fingerprint}.npz"
     arrays = _kept(file, lambda: _split(pd.read_parquet(table), config, training_share))
-    vectors = _content(folder, cache) if content else {}
+    encoded = _content(folder, cache) if content else {}
+    vectors = {name: found.vectors for name, found in encoded.items()}
     trained = arrays["trained"].tolist()
     # Cold items count for something only where their content is known.
     others = sorted(set(arrays["others"].tolist()) & set.union(set(), *map(set, vectors.values())))
@@ -155,7 +159,8 @@ def prepare(
         ]
 
     held_out = {split: unpack(split) for split in features.SPLITS[1:]}
-    return Prepared(catalogue, unpack(features.TRAIN_SPLIT), held_out, fingerprint)
+    of_content = "-".join(found.fingerprint for found in encoded.values()) or None
+    return Prepared(catalogue, unpack(features.TRAIN_SPLIT), held_out, fingerprint, of_content)
 
 
 def encoders_of(catalogue: ItemCatalogue) -> dict[str, dict[str, str]]:
@@ -239,12 +244,19 @@ def _k_core(users, config: SequenceConfig):
         users = kept
 
 
-def _content(folder: Path, cache: Path) -> dict[str, dict[str, np.ndarray]]:
-    """Vectors by modality and item id."""
+class _Encoded(NamedTuple):
+    """Vectors of one modality by item id, and what they were made from."""
+
+    fingerprint: str
+    vectors: dict[str, np.ndarray]
+
+
+def _content(folder: Path, cache: Path) -> dict[str, _Encoded]:
+    """Vectors by modality."""
     items = _items(folder)
     found = {}
     if any(column in items for column in _TEXT_COLUMNS):
-        found["text"] = text_vectors(folder, cache)
+        found["text"] = _encoded_texts(folder, cache)
     if "image" in items:
         paths = {i: folder / p for i, p in zip(items.item_id, items.image, strict=True) if p}
         contents = {i: path.read_bytes() for i, path in paths.items() if path.is_file()}
@@ -262,6 +274,10 @@ def text_vectors(folder: Path, cache: Path) -> dict[str, np.ndarray]:
     Returns:
       float32 vectors by item id, of the items that have any text.
     """
+    return _encoded_texts(folder, cache).vectors
+
+
+def _encoded_texts(folder: Path, cache: Path) -> _Encoded:
     items = _items(folder)
     columns = [column for column in _TEXT_COLUMNS if column in items]
     rows = pa.Table.from_pandas(items[columns], preserve_index=False).to_pylist()
@@ -275,12 +291,13 @@ def _items(folder: Path) -> pd.DataFrame:
     return items.assign(item_id=items.item_id.astype(str))
 
 
-def _encoded(contents: dict, name: str, folder: Path, cache: Path) -> dict[str, np.ndarray]:
+def _encoded(contents: dict, name: str, folder: Path, cache: Path) -> _Encoded:
     encoder = load_encoder(name)
     digest = hashlib.sha256(encoder.fingerprint.encode())
     for item in sorted(contents):
         digest.update(repr((item, contents[item])).encode())
-    file = cache / f"{folder.name}-{name}-{digest.hexdigest()[:16]}.npz"
+    fingerprint = digest.hexdigest()[:16]
+    file = cache / f"{folder.name}-{name}-{fingerprint}.npz"
 
     def encode() -> dict[str, np.ndarray]:
         values = list(contents.values())
@@ -293,7 +310,8 @@ def _encoded(contents: dict, name: str, folder: Path, cache: Path) -> dict[str, 
 
     stored = _kept(file, encode)
     ids, vectors = stored["ids"].tolist(), stored["vectors"]
-    return {i: v for i, v in zip(ids, vectors, strict=True) if np.isfinite(v).all()}
+    readable = {i: v for i, v in zip(ids, vectors, strict=True) if np.isfinite(v).all()}
+    return _Encoded(fingerprint, readable)
 
 
 def _kept(file: Path, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

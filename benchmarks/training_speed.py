@@ -15,7 +15,6 @@ and the window's last.
 
 import json
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +23,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from benchmarks.machine import machine_rate, seconds_of
 from bivrec_tf import layers
 from bivrec_tf.catalogue import ItemCatalogue, ItemFeatures
 from bivrec_tf.config import LossConfig, ModelConfig, TrainingConfig
@@ -35,26 +35,6 @@ from bivrec_tf.training import make_optimizer
 
 ITEMS, CONTENT, COMPONENTS, HISTORY, WIDTH, INTERESTS = 7_050, 1_664, 256, 20, 64, 4
 POSITIONS = 2
-
-
-def seconds_of(function: Callable, budget: float) -> float:
-    """Returns the median time of a call, after three calls that do not count."""
-    for _ in range(3):
-        function()
-    spent: list[float] = []
-    while sum(spent) < budget or len(spent) < 5:
-        began = time.perf_counter()
-        function()
-        spent.append(time.perf_counter() - began)
-    return float(np.median(spent))
-
-
-def machine_rate(budget: float, products: int, size: int = 2048) -> float:
-    """Returns floating-point operations a second of products of float32 matrices, side by side."""
-    lefts = [tf.random.normal([size, size]) for _ in range(products)]
-    right = tf.random.normal([size, size])
-    run = tf.function(lambda: tf.add_n([tf.reduce_sum(tf.matmul(left, right)) for left in lefts]))
-    return products * 2 * size**3 / seconds_of(lambda: run().numpy(), budget)
 
 
 def arithmetic(batch: int) -> dict[str, float]:

@@ -13,9 +13,10 @@ import click
 import numpy as np
 import pandas as pd
 
-from benchmarks.accuracy import HERE, slices, summary
+from benchmarks.accuracy import slices, summary
 from benchmarks.measured import write_ranks
 from benchmarks.prepared import Prepared, prepare, sequence_config
+from benchmarks.settings import HERE
 from bivrec_tf.evaluation import CUT_OFFS
 
 NEVER = np.iinfo(np.int32).max

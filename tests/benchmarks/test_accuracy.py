@@ -7,13 +7,14 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 import yaml
 
-from benchmarks.accuracy import joined, read_settings, slices, with_noise
+from benchmarks.accuracy import joined, slices, with_noise
+from benchmarks.settings import read_settings, validated
 from bivrec_tf.catalogue import ItemCatalogue
-from bivrec_tf.config import ModelConfig, TrainingConfig
 from bivrec_tf.models import MODEL_NAMES
 
 ROOT = Path(__file__).parents[2]
@@ -108,6 +109,11 @@ def test_the_result_tells_all_that_repeats_and_compares_it(data_root, trained):
     assert result["configuration"]["model"]["dimension"] == 16
     assert result["configuration"]["training"]["seed"] == 1
     assert result["revision"] and len(result["data_fingerprint"]) == 16
+    assert len(result["content_fingerprint"]) == 16
+    assert trained["popularity"][0]["content_fingerprint"] is None
+    machine = result["machine"]
+    assert machine["threads"] == 1 and machine["cores"] == os.cpu_count()
+    assert machine["gflops_float32"] > 0 and machine["processor"]
     assert result["examples"] == {"validation": len(examples), "test": len(examples)}
     assert [len(point) for point in result["curve"]] == [3, 3]
     assert 0 < result["curve"][0][0] < result["curve"][1][0] == result["training_seconds"]
@@ -152,6 +158,15 @@ def test_a_data_set_that_cannot_be_had_is_skipped(data_root, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_model_that_nothing_can_start_from_is_an_error_and_not_a_skip(data_root, tmp_path):
+    (tmp_path / "variables").mkdir()
+    arguments = ["--data", "walks", "--model", "bivrec", "--warm-start", str(tmp_path)]
+    done = run(data_root, tmp_path, *arguments, "--json", str(tmp_path / "out.json"))
+    assert done.returncode == 1
+    assert f"--warm-start {tmp_path}" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
 def test_what_is_known_of_content_moves_to_a_share_of_another_training(data_root, tmp_path):
     source, out = tmp_path / "source", tmp_path / "walks-bivrec-1.json"
     arguments = ["--data", "walks", "--model", "bivrec", "--json", str(out)]
@@ -167,6 +182,7 @@ def test_what_is_known_of_content_moves_to_a_share_of_another_training(data_root
         moved[name] = json.loads(out.read_text())
     assert moved["warm"]["training_share"] == 0.5
     assert moved["warm"]["warm_start"] == "source" and moved["scratch"]["warm_start"] is None
+    assert len(moved["warm"]["warm_start_fingerprint"]) == 16
     assert moved["warm"]["windows"] == moved["scratch"]["windows"]
     assert moved["warm"]["test_mm_view"] != moved["scratch"]["test_mm_view"]
 
@@ -225,24 +241,49 @@ def test_settings_are_changed_by_name(tmp_path):
     file = tmp_path / "some.yaml"
     file.write_text("model: {dimension: 8}\n")
     changes = ("model.views=[id]", "training.loss.softmax=sampled")
-    assert read_settings(file, changes) == {
+    assert read_settings("nowhere", changes, file=file) == {
         "model": {"dimension": 8, "views": ["id"]},
         "training": {"loss": {"softmax": "sampled"}},
     }
 
 
-def test_a_pipelines_other_settings_are_passed_over(tmp_path):
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("dimension=3", "--set dimension=3: expected model.NAME=VALUE"),
+        ("modle.scales=[1]", "--set modle.scales="),
+        ("model.dimension", "--set model.dimension: expected"),
+        ("model.dimension.x=3", "dimension has no settings below it"),
+        ("model.dimesion=3", "model, key 'dimesion'"),
+        ("training.loss.semantic_weight=much", "training, key 'loss.semantic_weight'"),
+    ],
+)
+def test_a_change_that_changes_nothing_is_refused(tmp_path, change, told):
     file = tmp_path / "some.yaml"
-    file.write_text("name: shop\nmodel: {dropout: 0.5}\nserving: {model_name: shop}\n")
-    assert read_settings(file, ()) == {"model": {"dropout": 0.5}}
+    file.write_text("model: {dimension: 8}\n")
+    with pytest.raises(click.UsageError) as raised:
+        validated(read_settings("nowhere", (change,), file=file), seed=0)
+    assert told in raised.value.message
 
 
-def test_what_a_model_has_of_its_own_goes_before_the_rest():
-    file = ROOT / "configs" / "ml-1m.yaml"
-    shared, own = read_settings(file, (), "bivrec"), read_settings(file, (), "comirec_sa")
+def test_a_pipelines_other_settings_are_passed_over_but_for_its_protocol(tmp_path):
+    file = tmp_path / "some.yaml"
+    file.write_text(
+        "name: shop\nmodel: {dropout: 0.5}\nserving: {model_name: shop}\n"
+        "sequences: {protocol: user, max_history: 9}\n"
+    )
+    settings = read_settings("nowhere", file=file)
+    assert settings == {"model": {"dropout": 0.5}, "protocol": "user"}
+
+
+def test_what_a_model_has_of_its_own_goes_before_the_rest_of_its_data_set():
+    shared, own = read_settings("ml-1m", (), "bivrec"), read_settings("ml-1m", (), "comirec_sa")
     assert shared["model"]["num_interests"] != own["model"]["num_interests"]
     assert own["model"] == {**shared["model"], "num_interests": 4, "readout": "target"}
     assert own["training"] == shared["training"]
+    # A file is all there is, whatever its name.
+    given = read_settings("ml-1m", (), "comirec_sa", ROOT / "configs" / "ml-1m.yaml")
+    assert given == shared
 
 
 @pytest.mark.parametrize("model", MODEL_NAMES)
@@ -253,8 +294,8 @@ def test_a_configuration_is_one_of_its_models(file, model):
     own = ROOT / "benchmarks" / "configs" / file.name
     if own.exists():
         assert set(yaml.safe_load(own.read_text())) <= set(MODEL_NAMES)
-    settings = read_settings(file, (), model)
-    assert set(settings) == {"model", "training"}
-    ModelConfig.model_validate(settings["model"])
+    settings = read_settings(file.stem, (), model)
+    assert set(settings) == {"model", "training", "protocol"}
     # Seeds are given on the command line; one in a file would hide there.
-    assert "seed" not in TrainingConfig.model_validate(settings["training"]).model_fields_set
+    assert "seed" not in settings["training"]
+    validated(settings, seed=0)
