@@ -20,10 +20,11 @@ RESAMPLES = 10_000
 _FURTHEST = max(CUT_OFFS)
 _RANK_TYPE = np.min_scalar_type(_FURTHEST + 1)
 _AT_ONCE = 200
+_FEWEST_SEEDS = 3
 
 
 class Interval(NamedTuple):
-    """A mean with its 95 % interval; without one where a single value is all there is."""
+    """A mean with its 95 % interval; without one where there are too few values for any."""
 
     mean: float
     low: float
@@ -53,6 +54,20 @@ class Runs:
     def example(self) -> dict[str, Any]:
         """The first result; runs of one label differ in their seed alone."""
         return next(iter(self.results.values()))
+
+    @property
+    def machine(self) -> str:
+        """What the runs were made on, as text; empty where any of them does not say."""
+        found = [run.get("machine") for run in self.results.values()]
+        if not all(found):
+            return ""
+        rates = sorted({of["gflops_float32"] for of in found})
+        threads = sorted({of["threads"] for of in found})
+        kinds = sorted({"bfloat16" if of["multiplies_bfloat16"] else "float32" for of in found})
+        return "; ".join(
+            [f"{'/'.join(map(str, threads))} thread(s)", "/".join(kinds)]
+            + [f"{'/'.join(map(str, rates))} GFLOP/s"]
+        )
 
     @property
     def training_share(self) -> float:
@@ -106,7 +121,7 @@ def read_results(folder: Path) -> Groups:
         by_label = groups.setdefault((found["data"], found["protocol"]), {})
         runs = by_label.setdefault(label, Runs(label, {}, {}))
         for other in runs.results.values():
-            if _identity(other) != _identity(found):
+            if _identity(other) != _identity(found) or not _of_one_content(other, found):
                 raise click.ClickException(
                     f"{file}: runs of {label!r} differ in configuration or data. Give what was "
                     "changed a label of its own (DATA-LABEL-SEED.json), or remove old results."
@@ -177,10 +192,18 @@ def _identity(found: Mapping[str, Any]) -> str:
     return json.dumps(parts, sort_keys=True)
 
 
+def _of_one_content(*found: Mapping[str, Any]) -> bool:
+    """Tells whether results are of the same content; those of before it was noted are of any."""
+    return len({of.get("content_fingerprint") for of in found} - {None}) < 2
+
+
 def interval_over_seeds(values: Sequence[float]) -> Interval:
-    """Returns the mean of runs and its 95 % interval by Student's t."""
+    """Returns the mean of runs and its 95 % interval by Student's t, of three runs or more.
+
+    Two runs have one too: twelve times as wide as they are apart, which tells nothing.
+    """
     mean = float(np.mean(values))
-    if len(values) < 2:
+    if len(values) < _FEWEST_SEEDS:
         return Interval(mean, math.nan, math.nan)
     half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values))
     return Interval(mean, mean - float(half), mean + float(half))

@@ -116,20 +116,22 @@ def shares_table(labels: Mapping[str, Runs], metric: str = "ndcg_at_20") -> str:
 
 
 def cost_table(labels: Mapping[str, Runs]) -> str:
-    """Returns what training took; seconds are of training alone, without evaluation."""
+    """Returns what training took, every seed; seconds are of training alone, without evaluation."""
     rows = []
     for runs in ordered(labels):
         found = list(runs.results.values())
         columns = [
-            f"{found[0]['parameters']:,}",
-            interval_over_seeds([len(run["curve"]) for run in found]).text(1),
-            interval_over_seeds([run["training_seconds"] for run in found]).text(0),
-            interval_over_seeds([run["windows_per_second"] for run in found]).text(0),
-            f"{max(run['peak_mib'] for run in found):,}",
+            [f"{run.get('epochs', len(run['curve']))}" for run in found],
+            [f"{run['training_seconds']:,.0f}" for run in found],
+            [f"{run['windows_per_second']:,.0f}" for run in found],
         ]
-        rows.append([runs.label, *columns])
+        rows.append(
+            [runs.label, f"{found[0]['parameters']:,}"]
+            + [" ".join(each) for each in columns]
+            + [f"{max(run['peak_mib'] for run in found):,}", runs.machine]
+        )
     header = ["", "parameters", "epochs", "seconds of training", "windows a second", "peak MiB"]
-    return table(header, rows)
+    return table([*header, "machine, where it was noted"], rows)
 
 
 def plot_noise(labels: Mapping[str, Runs], kind: str, path: Path) -> None:

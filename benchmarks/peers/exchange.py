@@ -1,7 +1,7 @@
 """Hands a split to a model of another project, and measures what it recommends.
 
-    .venv/bin/python -m benchmarks.peers.exchange write --data ml-1m --folder output/peers-data
-    .venv/bin/python -m benchmarks.peers.exchange read --folder output/peers-data --json OUT
+    .venv/bin/python -m benchmarks.peers.exchange write --data ml-1m --folder FOLDER
+    .venv/bin/python -m benchmarks.peers.exchange read --folder FOLDER --json OUT
 
 See `benchmarks/peers/README.md`.
 """
@@ -16,7 +16,7 @@ import pandas as pd
 from benchmarks.accuracy import slices, summary
 from benchmarks.measured import write_ranks
 from benchmarks.prepared import Prepared, prepare, sequence_config
-from benchmarks.settings import HERE
+from benchmarks.settings import HERE, read_settings, validated
 from bivrec_tf.evaluation import CUT_OFFS
 
 NEVER = np.iinfo(np.int32).max
@@ -43,7 +43,11 @@ def _prepared(name: str, max_history: int, root: Path, cache: Path) -> Prepared:
 
 @main.command()
 @click.option("--data", "name", required=True, help="Folder below --root, such as ml-1m.")
-@click.option("--max-history", default=50, show_default=True)
+@click.option(
+    "--max-history",
+    type=int,
+    help="Of the split; without it that of configs/DATA.yaml, as benchmarks.accuracy has it.",
+)
 @click.option(
     "--root",
     default=str(HERE.parent.parent / "shared" / "data"),
@@ -52,8 +56,10 @@ def _prepared(name: str, max_history: int, root: Path, cache: Path) -> Prepared:
 )
 @click.option("--folder", required=True, type=click.Path(path_type=Path))
 @cache_option
-def write(name: str, max_history: int, root: Path, folder: Path, cache: Path) -> None:
+def write(name: str, max_history: int | None, root: Path, folder: Path, cache: Path) -> None:
     """Writes `train.csv` (user, item, position) and `test.csv`, histories of test users."""
+    if max_history is None:
+        max_history = validated(read_settings(name), seed=0)[0].max_history
     prepared = _prepared(name, max_history, root, cache)
     tables = {
         # A validation history is what training saw of a user.
@@ -84,7 +90,7 @@ def read(folder: Path, out: Path, cache: Path) -> None:
     prepared = _prepared(facts["data"], facts["max_history"], Path(facts["root"]), cache)
     ranks = _ranks(folder / "recommended.csv", prepared.held_out["test"])
     run = json.loads((folder / "run.json").read_text())
-    curve = []
+    curve, epochs = [], run["configuration"]["training"]["epochs"]
     for epoch, seconds in run.pop("points"):
         found = _ranks(folder / f"validation-{epoch}.csv", prepared.held_out["validation"])
         curve.append([seconds, None, summary(found)["ndcg_at_10"]])
@@ -95,8 +101,10 @@ def read(folder: Path, out: Path, cache: Path) -> None:
         "items": prepared.catalogue.num_trained,
         "training_targets": int(prepared.catalogue.counts.sum()),
         "examples": {split: len(found) for split, found in prepared.held_out.items()},
-        "windows_per_second": run["configuration"]["training"]["epochs"]
-        * len(prepared.windows)
+        "epochs": epochs,
+        # A window of a peer is all of a user.
+        "windows_per_second": epochs
+        * len(prepared.held_out["validation"])
         / run["training_seconds"],
         "curve": curve,
         **run,

@@ -16,7 +16,7 @@ from rectools.models import SASRecModel
 
 
 def dataset(file: Path) -> Dataset:
-    """Reads a table as RecTools wants it, positions as days."""
+    """Reads a table as RecTools wants it, positions as seconds."""
     table = pd.read_csv(file)
     frame = pd.DataFrame(
         {

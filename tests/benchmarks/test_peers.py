@@ -73,6 +73,9 @@ def test_a_peer_gets_the_histories_and_its_lists_are_measured_as_ours(written):
     assert result["test"]["hit_rate_at_50"] == pytest.approx(np.mean([len(p) > 0 for p in places]))
     assert result["curve"] == [[1.5, None, pytest.approx(1 / np.log2(4))]]
     assert result["data_fingerprint"] == prepared.fingerprint
+    # Two epochs of all users in four seconds.
+    assert result["epochs"] == 2
+    assert result["windows_per_second"] == 2 * len(validation) / 4
 
 
 def test_lists_that_are_too_short_are_refused(written):

@@ -94,6 +94,8 @@ def test_the_interval_over_seeds_is_students():
     assert found.high - found.mean == pytest.approx(4.303 * 0.02 / math.sqrt(3), rel=1e-3)
     assert found.text() == "0.1200 ± 0.0497"
     assert interval_over_seeds([0.1]).text() == "0.1000"
+    # Of two the interval is twelve times as wide as they are apart.
+    assert interval_over_seeds([0.1, 0.12]).text() == "0.1100"
 
 
 def test_the_bootstrap_covers_a_known_difference():
@@ -247,6 +249,28 @@ def test_runs_that_multiply_in_other_types_are_averaged_and_half_precision_is_no
     assert report(tmp_path).exit_code == 0
     write(tmp_path, "bivrec", 2, 30, configuration=configuration("mixed_float16", "float32"))
     assert "differ in configuration" in report(tmp_path).output
+
+
+def test_runs_of_other_content_are_not_averaged(tmp_path):
+    write(tmp_path, "bivrec", 0, 30, content_fingerprint="a" * 16)
+    # Of before it was noted: of whatever content.
+    write(tmp_path, "bivrec", 1, 30)
+    assert report(tmp_path).exit_code == 0
+    write(tmp_path, "bivrec", 2, 30, content_fingerprint="b" * 16)
+    assert "differ in configuration or data" in report(tmp_path).output
+
+
+def test_seconds_are_those_of_every_seed_and_of_its_machine(tmp_path):
+    machine = {"threads": 1, "multiplies_bfloat16": False, "gflops_float32": 90}
+    write(tmp_path, "bivrec", 0, 30, training_seconds=1000.0, machine=machine)
+    write(tmp_path, "bivrec", 1, 30, training_seconds=3000.0, machine={**machine, "threads": 2})
+    write(tmp_path, "sasrec", 0, 30, machine=machine)
+    write(tmp_path, "sasrec", 1, 30)
+    cost = report(tmp_path).output.split("### Cost")[1]
+    assert cells(cost, "bivrec")[3] == "1,000 3,000"
+    assert cells(cost, "bivrec")[6] == "1/2 thread(s); float32; 90 GFLOP/s"
+    # Not all of them say.
+    assert cells(cost, "sasrec")[6] == ""
 
 
 def test_seconds_until_a_quality_are_of_the_first_epoch_that_reached_it(tmp_path):
