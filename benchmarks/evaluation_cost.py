@@ -3,8 +3,9 @@
     .venv/bin/python -m benchmarks.evaluation_cost --json benchmarks/results/evaluation-cost.json
 
 Both are of one model, in one run: an epoch as its steps times the mean step of batches drawn evenly
-from it, and the evaluation that `fit` makes after it, of a quarter of the validation users and of
-all of them, with the memory that each adds. Beside it stands what no evaluation of these histories
+from it, and the evaluation that `fit` makes after it, of all validation users. Memory is what the
+process grows by in evaluations of all users once, twice and four times over, after a first one,
+with batches that are made anew and not kept. Beside it stands what no evaluation of these histories
 in float32 can fall short of: their matrix products at the rate of large ones on this machine.
 """
 
@@ -16,7 +17,7 @@ import click
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.machine import machine_rate
+from benchmarks.machine import describe_machine, machine_rate
 from benchmarks.prepared import prepare, sequence_config
 from benchmarks.settings import HERE, read_settings, validated
 from bivrec_tf import data, training
@@ -25,6 +26,7 @@ from bivrec_tf.evaluation import RankingEvaluator
 from bivrec_tf.models import create_model, uses_content
 
 STEPS = 40
+COPIES = (1, 2, 4)
 
 
 def resident_mib() -> float:
@@ -32,6 +34,15 @@ def resident_mib() -> float:
     status = Path("/proc/self/status").read_text()
     line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
     return int(line.split()[1]) / 1024
+
+
+def seconds_to_evaluate(
+    evaluator: RankingEvaluator, batches: tf.data.Dataset, copies: int = 1
+) -> float:
+    """Evaluates batches, several times over, and returns the seconds that it took."""
+    began = time.perf_counter()
+    evaluator.evaluate(batches.repeat(copies))
+    return time.perf_counter() - began
 
 
 def inference_arithmetic(lengths: np.ndarray, config: ModelConfig) -> float:
@@ -90,32 +101,31 @@ def main(name, models, root, out) -> None:
         evaluator = RankingEvaluator(model)
         held_out = prepared.batches("validation")
         users = len(prepared.held_out["validation"])
-        batch_count = sum(1 for _ in held_out)
         evaluator.evaluate(held_out.take(2))
         row = {"model": model_name, "steps": steps, "epoch_seconds": epoch, "users": users}
-        for share, part in ((0.25, held_out.take(batch_count // 4)), (1.0, held_out)):
-            before, began = resident_mib(), time.perf_counter()
-            evaluator.evaluate(part)
-            row[f"first_seconds_{share:g}"] = time.perf_counter() - began
-            row[f"added_mib_{share:g}"] = resident_mib() - before
-        began = time.perf_counter()
-        evaluator.evaluate(held_out)
-        row["seconds"] = time.perf_counter() - began
+        row["first_seconds"] = seconds_to_evaluate(evaluator, held_out)
+        row["seconds"] = seconds_to_evaluate(evaluator, held_out)
+        for copies in COPIES:
+            before = resident_mib()
+            seconds_to_evaluate(evaluator, prepared.batches("validation", keep=False), copies)
+            row[f"added_mib_{copies}"] = resident_mib() - before
         histories = [history for _, history, _ in prepared.held_out["validation"]]
         lengths = np.minimum([len(history) for history in histories], config.max_history)
         row["product_seconds"] = inference_arithmetic(lengths, model.config) / rate
         found.append(row)
+        added = ", ".join(f"{row[f'added_mib_{copies}']:+.0f}" for copies in COPIES)
         click.echo(
             f"{model_name}: epoch {epoch:.1f} s, evaluation of {users} users "
             f"{row['seconds']:.1f} s = {row['seconds'] / epoch:.1%}, the first, which reads the "
-            f"data, {row['first_seconds_1']:.1f} s; memory added by a quarter of them "
-            f"{row['added_mib_0.25']:.0f} MiB, by all {row['added_mib_1']:.0f} MiB; the products "
-            f"alone {row['product_seconds']:.1f} s = {row['product_seconds'] / epoch:.1%}"
+            f"data, {row['first_seconds']:.1f} s; memory of {users:,}, {2 * users:,} and "
+            f"{4 * users:,} users {added} MiB; the products alone {row['product_seconds']:.1f} s = "
+            f"{row['product_seconds'] / epoch:.1%}"
         )
     if out:
-        out.write_text(
-            json.dumps({"data": name, "machine_flops": rate, "measured": found}, indent=1)
-        )
+        out.parent.mkdir(parents=True, exist_ok=True)
+        machine = describe_machine(0)
+        text = {"data": name, "machine_flops": rate, "machine": machine, "measured": found}
+        out.write_text(json.dumps(text, indent=1))
 
 
 if __name__ == "__main__":

@@ -71,8 +71,17 @@ class Prepared:
         elements = {USER: users, features.HISTORY: history, features.TARGET: target}
         return tf.data.Dataset.from_tensor_slices(elements)
 
-    def batches(self, split: str, size: int = 1024, most: int | None = None) -> tf.data.Dataset:
-        """Returns held-out examples as `data.evaluation_batches` does; a fixed sample of `most`."""
+    def batches(
+        self, split: str, size: int = 1024, most: int | None = None, keep: bool = True
+    ) -> tf.data.Dataset:
+        """Returns held-out examples as `data.evaluation_batches` does.
+
+        Args:
+          split: `validation` or `test`.
+          size: Examples of a batch.
+          most: A fixed sample of so many examples; none for all.
+          keep: Whether batches stay in memory once they were read.
+        """
         examples = self.held_out[split]
         if most is not None and most < len(examples):
             chosen = np.random.default_rng(0).choice(len(examples), most, replace=False)
@@ -90,7 +99,8 @@ class Prepared:
                     features.TARGET: _padded([target for _, _, target in part]),
                 }
 
-        return tf.data.Dataset.from_generator(generate, output_signature=spec).cache()
+        found = tf.data.Dataset.from_generator(generate, output_signature=spec)
+        return found.cache() if keep else found
 
 
 def sequence_config(

@@ -5,7 +5,9 @@
 The rate of the machine is measured in the same run, by products of large float32 matrices. The
 share of a layer, or of the whole step, is the matrix arithmetic that it needs, forward and
 backward, over its time, over that rate; what is not a matrix product counts as nothing, so that no
-step reaches 100 %. In bfloat16 the machine may be faster than its float32 rate.
+step reaches 100 %. The rate is of all cores: with a thread for an operation, a layer by itself,
+whose operations follow one another, keeps one core busy and has a share of at most that core's. In
+bfloat16 the machine may be faster than its float32 rate.
 
 Sizes are those of the goal: 7,050 items with 1,664 content values, histories of 20, width 64,
 4 interests, scales 1, 2 and 4, one context block a view, the softmax over the whole catalogue, and
@@ -23,7 +25,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from benchmarks.machine import machine_rate, seconds_of
+from benchmarks.machine import describe_machine, machine_rate, seconds_of
 from bivrec_tf import layers
 from bivrec_tf.catalogue import ItemCatalogue, ItemFeatures
 from bivrec_tf.config import LossConfig, ModelConfig, TrainingConfig
@@ -194,7 +196,11 @@ def main(batches, dtypes, seconds, threads_of_an_operation, out) -> None:
     if out:
         keys = ("batch", "dtype", "part", "seconds", "share")
         rows = [dict(zip(keys, row, strict=True)) for row in found]
-        text = {"machine_flops": rate, "threads_of_an_operation": threads_of_an_operation}
+        text = {
+            "machine_flops": rate,
+            "machine": describe_machine(threads_of_an_operation),
+            "threads_of_an_operation": threads_of_an_operation,
+        }
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps({**text, "measured": rows}, indent=1))
 

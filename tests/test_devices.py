@@ -15,13 +15,17 @@ import tf_keras
 ITEMS = 30
 
 
-def curve(devices: int, strategy: str) -> dict:
-    """Losses of training, epoch by epoch, and what the model then recommends."""
+def curve(devices: int, strategy: str, precision: str, drawn: bool) -> dict:
+    """Losses and quality, epoch by epoch, and what the model then recommends.
+
+    Devices draw differently: where `drawn` is false, nothing is, and curves are those of one
+    device to rounding. Else all of the product's modules and losses take part.
+    """
     from bivrec_tf import data
     from bivrec_tf.catalogue import ItemCatalogue, ItemFeatures
     from bivrec_tf.config import ModelConfig, TrainingConfig
     from bivrec_tf.models import BiVRec
-    from bivrec_tf.training import device_strategy, fit
+    from bivrec_tf.training import device_strategy, fit, set_precision
 
     cpu = tf.config.list_physical_devices("CPU")[0]
     parts = [tf.config.LogicalDeviceConfiguration() for _ in range(devices)]
@@ -31,15 +35,12 @@ def curve(devices: int, strategy: str) -> dict:
     names = [str(row) for row in range(ITEMS)]
     features = [ItemFeatures(n, {"text": generator.normal(size=6)}) for n in names]
     catalogue = ItemCatalogue.build(names, [9] * ITEMS, features)
-    # Without anything drawn: devices draw differently.
+    changes, weights = {}, {"fusion_weight": 1.0}
+    if not drawn:
+        changes = {"dropout": 0.0, "gaussian_attention": False, "cluster_attention": False}
+        weights = {"semantic_weight": 0, "allocation_weight": 0, "balance_weight": 0}
     model_config = ModelConfig(
-        dimension=8,
-        num_interests=2,
-        scales=(1, 2),
-        max_history=6,
-        dropout=0.0,
-        gaussian_attention=False,
-        cluster_attention=False,
+        dimension=8, num_interests=2, scales=(1, 2), max_history=6, **changes
     )
     config = TrainingConfig(
         epochs=4,
@@ -47,15 +48,17 @@ def curve(devices: int, strategy: str) -> dict:
         learning_rate=0.02,
         item_initialisation="random",
         strategy=strategy,
-        loss={"semantic_weight": 0, "allocation_weight": 0, "balance_weight": 0},
+        precision=precision,
+        loss=weights,
     )
+    set_precision(config)
     with device_strategy(config).scope():
         model = BiVRec(model_config, catalogue)
         model.build_variables()
     # Variables of several devices are drawn in another order.
     for variable in model.trainable_variables:
-        drawn = np.random.default_rng(0).normal(scale=0.3, size=variable.shape)
-        variable.assign(drawn + ("gamma" in variable.name))
+        values = np.random.default_rng(0).normal(scale=0.3, size=variable.shape)
+        variable.assign(values + ("gamma" in variable.name))
     lookup = data.ItemLookup(catalogue)
     starts = generator.integers(0, ITEMS, size=90)
     # Of several lengths, so that parts of a batch have unequal numbers of targets.
@@ -69,6 +72,7 @@ def curve(devices: int, strategy: str) -> dict:
     found = model.build_index(5).search(model(history), history)
     return {
         "replicas": replicas,
+        "loss": [epoch["loss"] for epoch in result.history],
         "ndcg": [epoch["val_ndcg_at_10"] for epoch in result.history],
         "rows": found.rows.numpy().tolist(),
         "scores": found.scores.numpy().tolist(),
@@ -83,14 +87,26 @@ def run(*arguments: str) -> dict:
 
 
 def test_two_devices_learn_what_one_learns():
-    one, two = run("1", "one_device"), run("2", "mirrored")
+    one, two = (
+        run("1", "one_device", "float32", "nothing"),
+        run("2", "mirrored", "float32", "nothing"),
+    )
     assert (one["replicas"], two["replicas"]) == (1, 2)
-    # They learn at all, and alike: after every epoch, and item by item in the end.
+    # They learn at all, and alike: step by step, after every epoch, item by item in the end.
     assert one["ndcg"][-1] > one["ndcg"][0] + 0.02
+    np.testing.assert_allclose(two["loss"], one["loss"], rtol=1e-3)
     np.testing.assert_allclose(two["ndcg"], one["ndcg"], atol=0.01)
     assert two["rows"] == one["rows"]
     np.testing.assert_allclose(two["scores"], one["scores"], rtol=0.01)
 
 
+def test_two_devices_learn_alike_in_mixed_precision_with_all_that_is_drawn():
+    one = run("1", "one_device", "mixed_bfloat16", "drawn")
+    two = run("2", "mirrored", "mixed_bfloat16", "drawn")
+    assert one["loss"][-1] < 0.9 * one["loss"][0]
+    np.testing.assert_allclose(two["loss"], one["loss"], rtol=0.05)
+
+
 if __name__ == "__main__":
-    print(json.dumps(curve(int(sys.argv[1]), *sys.argv[2:])))
+    devices, *settings, drawn = sys.argv[1:]
+    print(json.dumps(curve(int(devices), *settings, drawn=drawn == "drawn")))
