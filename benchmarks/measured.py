@@ -169,8 +169,8 @@ _OF_THE_MACHINE = ("softmax_dtype", "softmax_chunk_rows")
 _PRODUCTS_OF_THE_MACHINE = ("auto", "float32", "bfloat16_products")
 
 
-def _identity(found: Mapping[str, Any]) -> str:
-    """What runs of one label have in common, as text.
+def settings_of(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns `model` and `training` of a result, without what only the machine decides.
 
     A setting that a later revision added stands at what was there before it.
     """
@@ -187,8 +187,13 @@ def _identity(found: Mapping[str, Any]) -> str:
         if training["precision"] in _PRODUCTS_OF_THE_MACHINE:
             training["precision"] = "auto"
     training.pop("seed", None)
+    return {"model": model, "training": training}
+
+
+def _identity(found: Mapping[str, Any]) -> str:
+    """What runs of one label have in common, as text."""
     same = ("model", "data_fingerprint", "warm_start", "parameters")
-    parts = [model, training, *(found.get(name) for name in same)]
+    parts = [*settings_of(found).values(), *(found.get(name) for name in same)]
     return json.dumps(parts, sort_keys=True)
 
 

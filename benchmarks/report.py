@@ -20,6 +20,7 @@ from pathlib import Path
 import click
 
 from benchmarks import overview
+from benchmarks.commands import command
 from benchmarks.measured import Runs, interval_over_seeds, read_results
 from benchmarks.overview import VIEWS, noise_levels
 from benchmarks.tables import Compared, compared, differences_table, ordered, table, title
@@ -134,6 +135,17 @@ def cost_table(labels: Mapping[str, Runs]) -> str:
     return table([*header, "machine, where it was noted"], rows)
 
 
+def commands_table(labels: Mapping[str, Runs]) -> str:
+    """Returns what every label was run with, beside `--seed`, and the revisions that ran it."""
+    rows = []
+    for runs in ordered(labels):
+        options = command(runs)
+        found = [run.get("revision") or "" for run in runs.results.values()]
+        revisions = " ".join(dict.fromkeys(filter(None, found)))
+        rows.append([runs.label, revisions, f"`{options}`" if options else "see benchmarks/peers"])
+    return table(["", "revision", "options of benchmarks.accuracy"], rows)
+
+
 def plot_noise(labels: Mapping[str, Runs], kind: str, path: Path) -> None:
     """Plots NDCG@20 over the share of noise in test histories."""
     figure, axis = _axes()
@@ -246,6 +258,7 @@ def report(
         ("Kinds of users and targets", slices_table(models)),
         ("Cost", cost_table(models)),
         ("Training until validation NDCG@10 reached", reach_table(models, goals)),
+        ("How each was run", commands_table(labels)),
     ):
         if text.count("\n") > 2:
             parts += [f"### {heading}\n", text]

@@ -17,6 +17,7 @@ from benchmarks.measured import (
     write_ranks,
 )
 from benchmarks.report import main
+from benchmarks.settings import read_settings, validated
 
 USERS = 400
 
@@ -249,6 +250,28 @@ def test_runs_that_multiply_in_other_types_are_averaged_and_half_precision_is_no
     assert report(tmp_path).exit_code == 0
     write(tmp_path, "bivrec", 2, 30, configuration=configuration("mixed_float16", "float32"))
     assert "differ in configuration" in report(tmp_path).output
+
+
+def test_the_options_of_a_label_give_its_settings_again(tmp_path):
+    changes = ("model.num_interests=1", "training.loss.semantic_weight=0")
+    config, options = validated(read_settings("ml-1m", changes, "bivrec"), seed=3)
+    configuration = {
+        "model": config.model_dump(mode="json"),
+        "training": options.model_dump(mode="json"),
+    }
+    more = {"data": "ml-1m", "configuration": configuration, "training_share": 0.1}
+    write(tmp_path, "bivrec-changed", 3, 30, **more)
+    write(tmp_path, "peer_sasrec", 0, 30, data="ml-1m", training_share=0.1)
+    assert report(tmp_path).exit_code == 0
+    text = (tmp_path / "out" / "ml-1m-leave_one_out.md").read_text()
+    told = cells(text.split("### How each")[1], "bivrec-changed")[2].strip("`").split()
+    given = [told[place + 1] for place, word in enumerate(told) if word == "--set"]
+    assert "training.loss.semantic_weight=0.0" in given
+    again = validated(read_settings("ml-1m", tuple(given), "bivrec"), seed=3)
+    assert again == (config, options)
+    rest = " ".join(word for word in told if word != "--set" and word not in given)
+    assert rest == "--data ml-1m --model bivrec --share 0.1 --noise 0.1 --noise 0.3"
+    assert "benchmarks/peers" in cells(text.split("### How each")[1], "peer_sasrec")[2]
 
 
 def test_runs_of_other_content_are_not_averaged(tmp_path):
