@@ -94,7 +94,7 @@ def test_two_devices_learn_what_one_learns():
     assert (one["replicas"], two["replicas"]) == (1, 2)
     # They learn at all, and alike: step by step, after every epoch, item by item in the end.
     assert one["ndcg"][-1] > one["ndcg"][0] + 0.02
-    np.testing.assert_allclose(two["loss"], one["loss"], rtol=1e-3)
+    np.testing.assert_allclose(two["loss"], one["loss"], rtol=5e-3)
     np.testing.assert_allclose(two["ndcg"], one["ndcg"], atol=0.01)
     assert two["rows"] == one["rows"]
     np.testing.assert_allclose(two["scores"], one["scores"], rtol=0.01)
