@@ -17,7 +17,6 @@ no content for the model.
 """
 
 import dataclasses
-import hashlib
 import json
 import resource
 import subprocess
@@ -30,10 +29,10 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from benchmarks.machine import describe_machine
+from benchmarks.machine import describe_machine, machine_rate
 from benchmarks.measured import write_ranks
 from benchmarks.prepared import encoders_of, prepare, sequence_config
-from benchmarks.settings import HERE, read_settings, validated
+from benchmarks.settings import DEFAULT_PROTOCOL, HERE, read_settings, validated
 from bivrec_tf import data, training
 from bivrec_tf.errors import BivrecError
 from bivrec_tf.evaluation import CALIBRATION_EXAMPLES, RankingEvaluator, ranking_metrics
@@ -42,11 +41,12 @@ from bivrec_tf.models import MODEL_NAMES, create_model, uses_content
 from bivrec_tf.precision import product_dtype
 from bivrec_tf.saved_model import read_saved_model
 from bivrec_tf.transfer import warm_start
+from components.idempotent_pusher.model_fingerprint import fingerprint
 from components.sequence_builder.statistics import HEAD_SHARE, MIDDLE_SHARE
 
 SKIPPED = 4
 SHARE = click.FloatRange(0, 1, min_open=True)
-PROTOCOLS = ("leave_one_out", "user", "temporal")
+PROTOCOLS = (DEFAULT_PROTOCOL, "user", "temporal")
 
 
 def with_noise(prepared, share: float, seed: int, insert: bool = False):
@@ -116,14 +116,6 @@ def slices(prepared, ranks: np.ndarray) -> dict[str, dict[str, float]]:
     return found
 
 
-def _fingerprint(saved_model: Path) -> str:
-    """Tells exported models of one name apart: by their weights."""
-    digest = hashlib.sha256()
-    for file in sorted((saved_model / "variables").iterdir()):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:16]
-
-
 def joined(parts) -> np.ndarray:
     """Joins ranks `[n, T]` of batches, whose `T` differ."""
     width = max(part.shape[1] for part in parts)
@@ -136,7 +128,7 @@ def joined(parts) -> np.ndarray:
 @click.option(
     "--protocol",
     type=click.Choice(PROTOCOLS),
-    help="That of the configuration, or leave_one_out where it has none.",
+    help=f"That of the configuration, or {DEFAULT_PROTOCOL} where it has none.",
 )
 @click.option("--seed", default=0, show_default=True)
 @click.option(
@@ -207,9 +199,9 @@ def main(
         tf.config.threading.set_inter_op_parallelism_threads(1)
     settings = read_settings(name, changes, model_name, config_file)
     config, options = validated(settings, seed)
-    protocol = protocol or settings.get("protocol", PROTOCOLS[0])
+    protocol = protocol or settings.get("protocol", DEFAULT_PROTOCOL)
     click.echo(f"{model_name} on {name}, {protocol}, seed {seed}: {settings}", err=True)
-    machine = describe_machine(threads)
+    machine = describe_machine(threads, machine_rate(0.3, products=1))
     sequences = sequence_config(protocol, config.max_history)
     try:
         with_content = uses_content(model_name)
@@ -282,7 +274,7 @@ def main(
         "seed": seed,
         "training_share": training_share,
         "warm_start": None if source is None else source.name,
-        "warm_start_fingerprint": None if source is None else _fingerprint(source),
+        "warm_start_fingerprint": None if source is None else fingerprint(str(source))[:16],
         "configuration": {
             "model": model.config.model_dump(mode="json"),
             "training": options.model_dump(mode="json"),

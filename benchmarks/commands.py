@@ -5,11 +5,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from benchmarks.measured import Runs, settings_of
-from benchmarks.settings import read_settings, validated
+from benchmarks.overview import noise_levels
+from benchmarks.settings import DEFAULT_PROTOCOL, read_settings, validated
 from bivrec_tf.models import MODEL_NAMES
 
-# Given by the model's name, by `--seed`, and by the machine.
-_GIVEN = ("model.views", "training.seed", "training.warm_start")
+# Given by the name of the model.
+_GIVEN = "model.views"
 
 
 def command(runs: Runs) -> str:
@@ -29,20 +30,17 @@ def command(runs: Runs) -> str:
     dumped = {"model": config.model_dump(mode="json"), "training": options.model_dump(mode="json")}
     of_today = dict(_leaves(settings_of({**found, "configuration": dumped})))
     parts = [f"--data {found['data']}", f"--model {found['model']}"]
-    if found["protocol"] != today.get("protocol", "leave_one_out"):
+    if found["protocol"] != today.get("protocol", DEFAULT_PROTOCOL):
         parts.append(f"--protocol {found['protocol']}")
     if runs.training_share < 1:
         parts.append(f"--share {runs.training_share:g}")
     if runs.warm_start is not None:
         parts.append(f"--warm-start output/transfer/{runs.warm_start}")
     for name, value in _leaves(settings_of(found)):
-        if name in of_today and of_today[name] != value and name not in _GIVEN:
+        if name in of_today and of_today[name] != value and name != _GIVEN:
             parts.append(f"--set {name}={json.dumps(value, separators=(',', ':'))}")
-    every = {part for run in runs.results.values() for part in run}
     for kind in ("noise", "insert"):
-        head = f"test_{kind}_"
-        levels = sorted(part.removeprefix(head) for part in every if part.startswith(head))
-        parts += [f"--{kind} {level}" for level in levels]
+        parts += [f"--{kind} {level:g}" for level in noise_levels({runs.label: runs}, kind)]
     return " ".join(parts)
 
 
@@ -51,5 +49,5 @@ def _leaves(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str
     for name, value in settings.items():
         if isinstance(value, Mapping):
             yield from _leaves(value, f"{before}{name}.")
-        elif before:
+        else:
             yield f"{before}{name}", value

@@ -123,7 +123,7 @@ def main(name, models, root, out) -> None:
         )
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
-        machine = describe_machine(0)
+        machine = describe_machine(0, rate)
         text = {"data": name, "machine_flops": rate, "machine": machine, "measured": found}
         out.write_text(json.dumps(text, indent=1))
 

@@ -33,11 +33,12 @@ def machine_rate(budget: float, products: int, size: int = 2048) -> float:
     return products * 2 * size**3 / seconds_of(lambda: run().numpy(), budget)
 
 
-def describe_machine(threads: int) -> dict[str, str | int | float | bool]:
+def describe_machine(threads: int, rate: float) -> dict[str, str | int | float | bool]:
     """Returns what seconds depend on: two machines can be told apart by it, if not two hours.
 
     Args:
       threads: Threads of an operation; 0 for all cores.
+      rate: What `machine_rate` measured in the same run.
     """
     lines = _CPU_INFO.read_text().splitlines() if _CPU_INFO.exists() else []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
@@ -46,5 +47,5 @@ def describe_machine(threads: int) -> dict[str, str | int | float | bool]:
         "cores": os.cpu_count() or 1,
         "threads": threads or os.cpu_count() or 1,
         "multiplies_bfloat16": multiplies_bfloat16(),
-        "gflops_float32": round(machine_rate(0.3, products=1) / 1e9),
+        "gflops_float32": round(rate / 1e9),
     }

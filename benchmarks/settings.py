@@ -11,6 +11,8 @@ from components.configuration import describe_validation_error
 
 HERE = Path(__file__).parent
 PARTS = ("model", "training")
+DEFAULT_PROTOCOL = "leave_one_out"
+"""Of a data set whose configuration names none."""
 
 
 def read_settings(

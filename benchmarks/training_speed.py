@@ -198,7 +198,7 @@ def main(batches, dtypes, seconds, threads_of_an_operation, out) -> None:
         rows = [dict(zip(keys, row, strict=True)) for row in found]
         text = {
             "machine_flops": rate,
-            "machine": describe_machine(threads_of_an_operation),
+            "machine": describe_machine(threads_of_an_operation, rate),
             "threads_of_an_operation": threads_of_an_operation,
         }
         out.parent.mkdir(parents=True, exist_ok=True)

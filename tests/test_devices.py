@@ -18,8 +18,8 @@ ITEMS = 30
 def curve(devices: int, strategy: str, precision: str, drawn: bool) -> dict:
     """Losses and quality, epoch by epoch, and what the model then recommends.
 
-    Devices draw differently: where `drawn` is false, nothing is, and curves are those of one
-    device to rounding. Else all of the product's modules and losses take part.
+    Devices draw differently: where `drawn` is false, nothing is, and curves differ by what a
+    device's part of a batch weighs. Else all of the product's modules and losses take part.
     """
     from bivrec_tf import data
     from bivrec_tf.catalogue import ItemCatalogue, ItemFeatures

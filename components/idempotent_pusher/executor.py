@@ -1,6 +1,5 @@
 """The TFX door: the standard Pusher's executor, behind a look at what is there already."""
 
-import hashlib
 import json
 import logging
 import os
@@ -12,18 +11,7 @@ from tfx.components.pusher import executor as pusher_executor
 from tfx.types import artifact_utils, standard_component_specs
 from tfx.utils import path_utils
 
-
-def fingerprint(model_directory: str) -> str:
-    """Returns a digest of all files of a SavedModel, by their relative paths."""
-    digest = hashlib.sha256()
-    for folder, _, files in sorted(tf.io.gfile.walk(model_directory)):
-        for name in sorted(files):
-            path = os.path.join(folder, name)
-            digest.update(os.path.relpath(path, model_directory).encode())
-            with tf.io.gfile.GFile(path, "rb") as file:
-                while block := file.read(1 << 20):
-                    digest.update(block)
-    return digest.hexdigest()
+from components.idempotent_pusher.model_fingerprint import fingerprint
 
 
 def newest_version(base_directory: str) -> str | None:

@@ -12,7 +12,7 @@ from bivrec_tf.config import ModelConfig
 from bivrec_tf.errors import DataError
 from bivrec_tf.export import CONTENT_STATISTICS_FILE, export
 from bivrec_tf.models import BiVRec
-from components.idempotent_pusher.executor import fingerprint
+from components.idempotent_pusher.model_fingerprint import fingerprint
 from components.model_refresher.refresh_model import (
     SAME_CONTENT,
     RefreshReport,
