@@ -37,6 +37,8 @@ POPULARITY_WEIGHTS = (0.0, -0.15, 0.15, -0.3, 0.3, -0.45, 0.45, -0.6)
 # How far the weight of the id view may move once that of popularity is chosen.
 _SECOND_LOOK = 0.25
 _OFFSET_PRECISION = 0.05
+# Into how many the range of the offset is divided at once.
+_SECTIONS = 8
 # Share of the items that stand in for cold ones where there are fewer.
 _STAND_INS = 0.1
 # Histories that go through the model together.
@@ -73,7 +75,7 @@ class RankingEvaluator:
         rows, weight = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([], tf.float32)
         self._rank_batch = tf.function(self._ranks, input_signature=[rows, rows, weight])
         self._infer_batch = tf.function(self._queries, input_signature=[rows])
-        self._rank_queries = tf.function(self._ranks_of_queries, reduce_retracing=True)
+        self._rank_choices = tf.function(self._ranks_of_choices, reduce_retracing=True)
         self._search_batch = tf.function(self._search, input_signature=[rows, weight])
 
     def _queries(self, history):
@@ -94,13 +96,22 @@ class RankingEvaluator:
         return tf.where(has_history, ranks, popular)
 
     def _ranks_of_queries(self, queries, history, target, id_weight):
-        seen = history if self._filter_seen else history[:, :0]
-        ranks = self._index.ranks(queries, tf.maximum(target, 0), seen, id_weight)
+        ranks = self._index.ranks(queries, tf.maximum(target, 0), self._seen(history), id_weight)
         return tf.where(target < 0, _NEVER_FOUND, ranks)
 
+    def _ranks_of_choices(self, queries, history, target, id_weights, offsets):
+        rows = tf.maximum(target, 0)
+        ranks = self._index.ranks_of_choices(
+            queries, rows, id_weights, offsets, self._seen(history)
+        )
+        return tf.where(target < 0, _NEVER_FOUND, ranks)
+
+    def _seen(self, history):
+        return history if self._filter_seen else history[:, :0]
+
     def _search(self, history, id_weight):
-        seen = history if self._filter_seen else history[:, :0]
-        rows = self._index.search(self._queries(history), seen, max(CUT_OFFS), id_weight).rows
+        queries, seen = self._queries(history), self._seen(history)
+        rows = self._index.search(queries, seen, max(CUT_OFFS), id_weight).rows
         # Rows stand in the order of popularity.
         popular = tf.range(1, tf.shape(rows)[1] + 1)
         popular = tf.where(popular < self._model.num_rows, popular, 0)
@@ -235,14 +246,13 @@ class RankingEvaluator:
 
     def _choose(self, variable: tf.Variable, grid: Sequence[float], inferred) -> None:
         """Gives a variable of the model the best value of a grid; of equal ones the first."""
-
-        def quality(value: float) -> float:
+        model, choices = self._model, []
+        for value in grid:
             variable.assign(value)
-            self._index.set_items(offsets=self._model.item_offsets())
-            return self._measure([NDCG(10)], inferred)[0]
-
-        variable.assign(max(grid, key=quality))
-        self._index.set_items(offsets=self._model.item_offsets())
+            choices.append((float(model.id_weight.numpy()), model.item_offsets()))
+        quality = self._measure((NDCG(10),), inferred, choices)[:, 0]
+        variable.assign(grid[int(np.argmax(quality))])
+        self._index.set_items(offsets=model.item_offsets())
 
     def _inferred(self, batches):
         """Queries, histories and targets of groups of the calibration's examples."""
@@ -258,32 +268,50 @@ class RankingEvaluator:
                 break
         return inferred
 
-    def _measure(self, metrics: list[RankingMetric], inferred, leave_out=None) -> list[float]:
-        """Values of metrics at the model's weight of views, without the targets to leave out."""
-        weight = tf.constant(float(self._model.id_weight.numpy()))
+    def _measure(
+        self,
+        metrics: Sequence[RankingMetric],
+        inferred,
+        choices: Sequence[tuple[float, tf.Tensor]],
+        leave_out=None,
+    ) -> np.ndarray:
+        """Values of metrics `[C, metrics]` at choices of an id view's weight and items' offsets.
+
+        The choices share the products, which cost far more than what a choice makes of them.
+        Targets to leave out, bool `[rows]`, do not count.
+        """
+        id_weights = tf.constant([id_weight for id_weight, _ in choices])
+        offsets = tf.stack([offsets for _, offsets in choices])
+        sums, examples = np.zeros([len(choices), len(metrics)]), 0
         for queries, history, target in inferred:
             if leave_out is not None:
                 target = tf.where(tf.gather(leave_out, tf.maximum(target, 0)), 0, target)
-            ranks = self._rank_queries(queries, history, target, weight)
-            for metric in metrics:
-                metric.update_state(tf.boolean_mask(ranks, tf.reduce_any(ranks > 0, axis=1)))
-        return [float(metric.result()) for metric in metrics]
+            counted = np.asarray(target != 0).any(axis=1)
+            ranks = self._rank_choices(queries, history, target, id_weights, offsets)
+            ranks = ranks.numpy()[:, counted]
+            flat = ranks.reshape(-1, ranks.shape[2])
+            for column, metric in enumerate(metrics):
+                values = metric.per_example(flat).numpy().reshape(ranks.shape[:2])
+                sums[:, column] += values.sum(axis=1)
+            examples += counted.sum()
+        return sums / max(examples, 1)
 
     def _choose_cold_offset(self, inferred, budget: float) -> None:
         model = self._model
         is_cold = self._cold_items()
         warm = (tf.range(model.num_rows) > 0) & ~is_cold
         available = tf.constant(~model.catalogue.retired)
+        id_weight, of_warm = float(model.id_weight.numpy()), model.item_offsets()
 
-        def warm_values() -> list[float]:
-            return self._measure([Recall(20), NDCG(20)], inferred, leave_out=is_cold)
+        def of_warm_targets(cold_offsets: Sequence[float]) -> np.ndarray:
+            choices = [(id_weight, tf.where(is_cold, offset, of_warm)) for offset in cold_offsets]
+            return self._measure((Recall(20), NDCG(20)), inferred, choices, leave_out=is_cold)
 
         self._index.set_items(warm=warm, available=available & ~is_cold)
-        without_cold = warm_values()
+        (without_cold,) = of_warm_targets([0.0])
         self._index.set_items(available=available)
-        of_warm = model.item_offsets()
         low, high = COLD_OFFSETS
-        if not all(without_cold):
+        if not without_cold.all():
             logger.warning(
                 "cold items keep the offset %.1f: no trained item was found in validation, so "
                 "nothing tells what they would cost",
@@ -291,13 +319,12 @@ class RankingEvaluator:
             )
             low = high = float(model.cold_offset.numpy())
         while high - low > _OFFSET_PRECISION:
-            middle = (low + high) / 2
-            self._index.set_items(offsets=tf.where(is_cold, middle, of_warm))
-            within = all(
-                value >= (1 - budget) * reference
-                for value, reference in zip(warm_values(), without_cold, strict=True)
-            )
-            low, high = (middle, high) if within else (low, middle)
+            between = np.linspace(low, high, _SECTIONS + 1)[1:-1].tolist()
+            for offset, values in zip(between, of_warm_targets(between), strict=True):
+                if (values < (1 - budget) * without_cold).any():
+                    high = offset
+                    break
+                low = offset
         model.cold_offset.assign(low)
 
     def _cold_items(self) -> tf.Tensor:

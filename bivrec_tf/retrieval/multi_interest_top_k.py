@@ -254,12 +254,44 @@ class MultiInterestTopK(TopK):
           int32 `[n, T]`, 1 for the best item; 0 for padding; the dtype's maximum for items that
           are not available.
         """
+        id_weights = self._weight(id_weight)[tf.newaxis]
+        offsets = self._offsets.value()[tf.newaxis]
+        return self.ranks_of_choices(queries, target_rows, id_weights, offsets, excluded_rows)[0]
+
+    def ranks_of_choices(
+        self,
+        queries: Mapping[str, tf.Tensor],
+        target_rows: tf.Tensor,
+        id_weights: tf.Tensor,
+        offsets: tf.Tensor,
+        excluded_rows: tf.Tensor | None = None,
+    ) -> tf.Tensor:
+        """Ranks targets as `ranks` does, under several weights and offsets for one's price.
+
+        Args:
+          queries: As for `search`.
+          target_rows: As for `ranks`.
+          id_weights: float32 `[C]`, the weight `a` of every choice.
+          offsets: float32 `[C, rows]`, what each adds to the scores, in place of the index's own.
+          excluded_rows: As for `ranks`.
+
+        Returns:
+          int32 `[C, n, T]`.
+        """
         views = self._views(queries)
-        id_weight = self._weight(id_weight)
         excluded_rows = self._excluded(excluded_rows, tf.shape(target_rows)[0])
         items, available = self._read(), self._available.value()
+
+        def combine(scores, rows, choice):
+            id_weight, of_items = choice
+            warm = tf.gather(items.warm, rows)
+            return self._combine(scores, id_weight, warm, tf.gather(of_items, rows))
+
         ranks = streamed_ranks(
-            lambda start, stop: self._block_scores(views, id_weight, items, start, stop),
+            tuple(views),
+            lambda start, stop: self._view_scores(views, items, start, stop),
+            combine,
+            (id_weights, offsets),
             self._num_rows,
             self._rows_of_block(views),
             excluded_rows,
@@ -311,10 +343,14 @@ class MultiInterestTopK(TopK):
         weight = id_weight * warm
         return weight * scores[ID] + (1.0 - weight) * scores[MM] + offsets
 
+    def _view_scores(self, views, items, start, stop):
+        return {
+            view: best_of_interests(query, items.tables[view].block(start, stop))
+            for view, query in views.items()
+        }
+
     def _block_scores(self, views, id_weight, items, start, stop):
-        scores = {}
-        for view, query in views.items():
-            scores[view] = best_of_interests(query, items.tables[view].block(start, stop))
+        scores = self._view_scores(views, items, start, stop)
         return self._combine(scores, id_weight, items.warm[start:stop], items.offsets[start:stop])
 
     def _explain(self, views, id_weight, items, rows):

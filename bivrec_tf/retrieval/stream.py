@@ -1,6 +1,6 @@
 """The best of a table that is scored block by block, and the ranks of given rows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import tensorflow as tf
@@ -10,6 +10,11 @@ from bivrec_tf.retrieval.scores import NOTHING, best_of_block, count_better, mas
 BlockScores: TypeAlias = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 """Gives scores, float `[n, stop - start]`, of the rows from `start` to before `stop`; minus
 infinity for what is no result."""
+Products: TypeAlias = Callable[[tf.Tensor, tf.Tensor], Mapping[str, tf.Tensor]]
+"""Gives each view's scores alone, float `[n, stop - start]`, of the rows of a block."""
+Combine: TypeAlias = Callable[[Mapping[str, tf.Tensor], tf.Tensor, Any], tf.Tensor]
+"""Gives the scores that a choice makes of views' scores `[n, m]`, and their rows, `[m]` or
+`[n, m]`."""
 
 # Tables of up to so many blocks are ranked with all scores in memory.
 _BLOCKS_AT_ONCE = 8
@@ -55,53 +60,90 @@ def streamed_top_k(
 
 
 def streamed_ranks(
-    block_scores: BlockScores,
+    views: Sequence[str],
+    products: Products,
+    combine: Combine,
+    choices: tuple[tf.Tensor, ...],
     num_rows: int,
     block_size: tf.Tensor,
     excluded_rows: tf.Tensor,
     available: tf.Tensor,
     target_rows: tf.Tensor,
 ) -> tf.Tensor:
-    """Returns the places that rows would have in `streamed_top_k`, int32 `[n, T]`, 1 for the best.
+    """Returns the places that rows would have in `streamed_top_k` under every choice.
 
     Scores come out of the very products of a search: one of another shape rounds otherwise, and
-    items of equal vectors could change places.
+    items of equal vectors could change places. All choices share them.
 
     Args:
-      block_scores: Scores of a block.
+      views: Those that `products` gives.
+      products: Views' scores of a block.
+      combine: What a choice makes of them.
+      choices: Tensors `[C, ...]`; a choice is a slice of each.
       num_rows: Rows of the table.
-      block_size: Rows scored at once.
+      block_size: Rows multiplied at once.
       excluded_rows: int `[n, E]`, rows that stand before nothing; negative ones mean nothing.
       available: bool `[num_rows]`; the others stand before nothing either.
       target_rows: int32 `[n, T]`.
+
+    Returns:
+      int32 `[C, n, T]`, 1 for the best.
     """
     count = tf.shape(excluded_rows)[0]
 
-    def better(scores, target_scores, start, stop):
+    def of_every_choice(function):
+        # One after the other: the scores of each are as many as a view's.
+        signature = tf.TensorSpec([None, None], tf.int32)
+        return tf.map_fn(function, choices, fn_output_signature=signature, parallel_iterations=1)
+
+    def better(scores, of_targets, start, stop):
+        rows = tf.range(start, stop)
         open_to = ~mask_of(excluded_rows, start, stop) & available[start:stop]
-        return count_better(scores, open_to, target_scores, target_rows, start)
+
+        def of_choice(choice):
+            combined = combine(scores, rows, choice)
+            target_scores = combine(of_targets, target_rows, choice)
+            return count_better(combined, open_to, target_scores, target_rows, start)
+
+        return of_every_choice(of_choice)
+
+    def over_blocks(step, width):
+        """`step(start, stop, found)` of dictionaries by view, of matrices of a width at first."""
+
+        def of_tuples(start, stop, *found):
+            after = step(start, stop, dict(zip(views, found, strict=True)))
+            return tuple(after[view] for view in views)
+
+        nothing_yet = tuple(tf.zeros([count, width]) for _ in views)
+        found = _over_blocks(of_tuples, nothing_yet, num_rows, block_size)
+        return dict(zip(views, found, strict=True))
 
     def with_all_scores():
         def add(start, stop, found):
-            return (tf.concat([found, block_scores(start, stop)], axis=1),)
+            block = products(start, stop)
+            return {view: tf.concat([found[view], block[view]], axis=1) for view in views}
 
-        (scores,) = _over_blocks(add, (tf.zeros([count, 0]),), num_rows, block_size)
-        target_scores = tf.gather(scores, target_rows, batch_dims=1)
-        return better(scores, target_scores, 0, num_rows)
+        scores = over_blocks(add, 0)
+        of_targets = {view: tf.gather(scores[view], target_rows, batch_dims=1) for view in views}
+        return better(scores, of_targets, 0, num_rows)
 
     def in_two_passes():
         def pick(start, stop, found):
             inside = (target_rows >= start) & (target_rows < stop)
             column = tf.where(inside, target_rows - start, 0)
-            scores = tf.gather(block_scores(start, stop), column, batch_dims=1)
-            return (tf.where(inside, scores, found),)
+            block = products(start, stop)
+            return {
+                view: tf.where(inside, tf.gather(block[view], column, batch_dims=1), found[view])
+                for view in views
+            }
 
-        def add(start, stop, found):
-            return (found + better(block_scores(start, stop), target_scores, start, stop),)
+        of_targets = over_blocks(pick, tf.shape(target_rows)[1])
 
-        none = tf.zeros(tf.shape(target_rows))
-        (target_scores,) = _over_blocks(pick, (none,), num_rows, block_size)
-        (ahead,) = _over_blocks(add, (tf.zeros_like(target_rows),), num_rows, block_size)
+        def add(start, stop, ahead):
+            return (ahead + better(products(start, stop), of_targets, start, stop),)
+
+        none = of_every_choice(lambda _: tf.zeros_like(target_rows))
+        (ahead,) = _over_blocks(add, (none,), num_rows, block_size)
         return ahead
 
     small = num_rows <= _BLOCKS_AT_ONCE * block_size
@@ -114,7 +156,7 @@ def _over_blocks(
     num_rows: int,
     block_size: tf.Tensor | int,
 ) -> Any:
-    """Returns what is left of matrices after `state = step(start, stop, *state)` of every block."""
+    """Returns what is left of tensors after `state = step(start, stop, *state)` of every block."""
 
     def body(start, *state):
         stop = tf.minimum(start + block_size, num_rows)
@@ -124,7 +166,10 @@ def _over_blocks(
         lambda start, *_: start < num_rows,
         body,
         (tf.constant(0), *state),
-        shape_invariants=(tf.TensorShape([]), *[tf.TensorShape([None, None]) for _ in state]),
+        shape_invariants=(
+            tf.TensorShape([]),
+            *[tf.TensorShape([None] * part.shape.rank) for part in state],
+        ),
         parallel_iterations=1,
     )
     return state

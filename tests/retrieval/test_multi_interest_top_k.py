@@ -124,6 +124,33 @@ def test_ranks_are_the_places_of_a_search_and_of_a_full_sort(seed, rows, block_s
 @settings(deadline=None, max_examples=15)
 @given(
     seed=st.integers(0, 100_000),
+    rows=st.integers(2, 20),
+    block_size=st.integers(1, 21),
+    views=st.sampled_from([("id", "mm"), ("mm",)]),
+)
+def test_choices_that_share_products_rank_as_each_would_by_itself(seed, rows, block_size, views):
+    given_case = case(seed, rows, 3, 2, whole_numbers=True)
+    tables, queries = (
+        {view: given_case[name][view] for view in views} for name in ("tables", "queries")
+    )
+    warm, excluded = given_case["warm"], given_case["excluded"]
+    index = MultiInterestTopK(block_size=block_size).index(tables, warm=warm, has_padding=True)
+    targets = np.random.default_rng(seed).integers(0, rows, [3, 2]).astype(np.int32)
+    id_weights = np.array([0.0, 0.25, 1.0], np.float32)
+    offsets = np.random.default_rng(seed).integers(-3, 4, [3, rows]).astype(np.float32)
+    found = index.ranks_of_choices(queries, targets, id_weights, offsets, excluded).numpy()
+    for choice, id_weight in enumerate(id_weights):
+        scores, _ = naive_scores(tables, queries, warm, offsets[choice], id_weight)
+        for n in range(3):
+            forbidden = {0, *excluded[n].tolist()}
+            for place, row in enumerate(targets[n].tolist()):
+                expected = row and naive_order(scores[n], forbidden - {row}).index(row) + 1
+                assert found[choice, n, place] == expected
+
+
+@settings(deadline=None, max_examples=15)
+@given(
+    seed=st.integers(0, 100_000),
     rows=st.integers(257, 1500),
     k=st.integers(1, 4),
     block_size=st.sampled_from([None, 700, 257]),
