@@ -1,12 +1,12 @@
 """Full-ranking evaluation of a model on a held-out split."""
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from bivrec_tf import features
+from bivrec_tf.calibration import Asked, Calibrator
 from bivrec_tf.metrics import (
     NDCG,
     CatalogueCoverage,
@@ -18,29 +18,13 @@ from bivrec_tf.metrics import (
 from bivrec_tf.models import SequentialRecommender
 from bivrec_tf.models.histories import compact
 
-logger = logging.getLogger(__name__)
-
 CUT_OFFS = (10, 20, 50)
 SELECTION_METRIC = "ndcg_at_10"
 """The validation metric that chooses epochs and weights."""
 CALIBRATION_EXAMPLES = 10_000
 """Validation examples that choose weights and the offset of cold items: fewer choose a worse weight
 (decision 0017)."""
-COLD_OFFSETS = (-12.0, 6.0)
-"""Range in which the offset of cold items is sought."""
 
-ID_WEIGHTS = tuple(step / 10 for step in range(11))
-"""Weights of the id view among which one is chosen."""
-POPULARITY_WEIGHTS = (0.0, -0.15, 0.15, -0.3, 0.3, -0.45, 0.45, -0.6)
-"""Weights of popularity among which one is chosen, of equally good ones the first."""
-
-# How far the weight of the id view may move once that of popularity is chosen.
-_SECOND_LOOK = 0.25
-_OFFSET_PRECISION = 0.05
-# Into how many the range of the offset is divided at once.
-_SECTIONS = 8
-# Share of the items that stand in for cold ones where there are fewer.
-_STAND_INS = 0.1
 # Histories that go through the model together.
 _GROUP = 64
 
@@ -68,6 +52,7 @@ class RankingEvaluator:
         self._model = model
         self._filter_seen = filter_seen
         self._index = model.build_index()
+        self._calibrator = Calibrator(model, self._index, filter_seen)
         self._counts = tf.constant(model.catalogue.counts)
         # Not in `evaluate`: Keras calls that within the scope of the devices' strategy.
         self._metrics = ranking_metrics()
@@ -75,7 +60,6 @@ class RankingEvaluator:
         rows, weight = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([], tf.float32)
         self._rank_batch = tf.function(self._ranks, input_signature=[rows, rows, weight])
         self._infer_batch = tf.function(self._queries, input_signature=[rows])
-        self._rank_choices = tf.function(self._ranks_of_choices, reduce_retracing=True)
         self._search_batch = tf.function(self._search, input_signature=[rows, weight])
 
     def _queries(self, history):
@@ -85,7 +69,9 @@ class RankingEvaluator:
         return {view: of.vectors for view, of in self._model.interests(history, tables).items()}
 
     def _ranks(self, history, target, id_weight):
-        ranks = self._ranks_of_queries(self._queries(history), history, target, id_weight)
+        queries, seen = self._queries(history), self._seen(history)
+        ranks = self._index.ranks(queries, tf.maximum(target, 0), seen, id_weight)
+        ranks = tf.where(target < 0, _NEVER_FOUND, ranks)
         # Of an empty history the served model recommends what is popular.
         has_history = tf.reduce_any(history > 0, axis=1, keepdims=True)
         popular = tf.cond(
@@ -94,17 +80,6 @@ class RankingEvaluator:
             lambda: popularity_ranks(self._counts, history, target, self._filter_seen),
         )
         return tf.where(has_history, ranks, popular)
-
-    def _ranks_of_queries(self, queries, history, target, id_weight):
-        ranks = self._index.ranks(queries, tf.maximum(target, 0), self._seen(history), id_weight)
-        return tf.where(target < 0, _NEVER_FOUND, ranks)
-
-    def _ranks_of_choices(self, queries, history, target, id_weights, offsets):
-        rows = tf.maximum(target, 0)
-        ranks = self._index.ranks_of_choices(
-            queries, rows, id_weights, offsets, self._seen(history)
-        )
-        return tf.where(target < 0, _NEVER_FOUND, ranks)
 
     def _seen(self, history):
         return history if self._filter_seen else history[:, :0]
@@ -204,23 +179,11 @@ class RankingEvaluator:
           cold_item_budget: Share of the warm targets' Recall@20 and NDCG@20 that may be lost.
           popularity: Whether popularity has a weight; else it is 0.
         """
-        model = self._model
-        model.popularity_weight.assign(0.0)
-        if not popularity and "mm" not in model.config.views:
-            # The id view alone has no weight, and knows nothing of cold items.
-            return
-        inferred = self._begin(batches)
-        if model.has_both_views:
-            self._choose(model.id_weight, ID_WEIGHTS, inferred)
-        if popularity:
-            self._choose(model.popularity_weight, POPULARITY_WEIGHTS, inferred)
-        if model.has_both_views and float(model.popularity_weight.numpy()):
-            first = float(model.id_weight.numpy())
-            near = [weight for weight in ID_WEIGHTS if abs(weight - first) < _SECOND_LOOK]
-            self._choose(model.id_weight, near, inferred)
-        if "mm" in model.config.views:
-            self._choose_cold_offset(inferred, cold_item_budget)
-        self._end()
+        self._model.popularity_weight.assign(0.0)
+        if popularity or "mm" in self._model.config.views:
+            # Else there is no weight, and the id view alone knows nothing of cold items.
+            self._renew(None)
+            self._calibrator.calibrate(self._asked(batches), cold_item_budget, popularity)
 
     def calibrate_popularity(self, batches: tf.data.Dataset) -> None:
         """Chooses the weight of popularity alone, at the weight that the id view has.
@@ -228,114 +191,22 @@ class RankingEvaluator:
         Args:
           batches: As for `calibrate`.
         """
-        self._choose(self._model.popularity_weight, POPULARITY_WEIGHTS, self._begin(batches))
-        self._end()
-
-    def _begin(self, batches):
-        """Infers the calibration's examples, and hides cold items."""
-        model = self._model
         self._renew(None)
-        self._index.set_items(available=model.is_warm & tf.constant(~model.catalogue.retired))
-        return self._inferred(batches)
+        self._calibrator.calibrate_popularity(self._asked(batches))
 
-    def _end(self) -> None:
-        """Makes the index what the model is, again."""
-        model = self._model
-        self._index.set_items(warm=model.is_warm, available=tf.constant(~model.catalogue.retired))
-        self._renew(None)
-
-    def _choose(self, variable: tf.Variable, grid: Sequence[float], inferred) -> None:
-        """Gives a variable of the model the best value of a grid; of equal ones the first."""
-        model, choices = self._model, []
-        for value in grid:
-            variable.assign(value)
-            choices.append((float(model.id_weight.numpy()), model.item_offsets()))
-        quality = self._measure((NDCG(10),), inferred, choices)[:, 0]
-        variable.assign(grid[int(np.argmax(quality))])
-        self._index.set_items(offsets=model.item_offsets())
-
-    def _inferred(self, batches):
-        """Queries, histories and targets of groups of the calibration's examples."""
-        inferred, examples = [], 0
+    def _asked(self, batches) -> list[Asked]:
+        """Infers the calibration's examples."""
+        asked, examples = [], 0
         for batch in batches:
             for _, history, target in groups_of_length(batch):
                 # An empty history is answered by popularity, whatever is chosen here.
-                asked = tf.reduce_any(history > 0, axis=1, keepdims=True)
-                target = tf.where(asked, target, 0)
-                inferred.append((self._infer_batch(history), history, target))
+                has_history = tf.reduce_any(history > 0, axis=1, keepdims=True)
+                target = tf.where(has_history, target, 0)
+                asked.append(Asked(self._infer_batch(history), history, target))
             examples += len(batch[features.HISTORY])
             if examples >= CALIBRATION_EXAMPLES:
                 break
-        return inferred
-
-    def _measure(
-        self,
-        metrics: Sequence[RankingMetric],
-        inferred,
-        choices: Sequence[tuple[float, tf.Tensor]],
-        leave_out=None,
-    ) -> np.ndarray:
-        """Values of metrics `[C, metrics]` at choices of an id view's weight and items' offsets.
-
-        The choices share the products, which cost far more than what a choice makes of them.
-        Targets to leave out, bool `[rows]`, do not count.
-        """
-        id_weights = tf.constant([id_weight for id_weight, _ in choices])
-        offsets = tf.stack([offsets for _, offsets in choices])
-        sums, examples = np.zeros([len(choices), len(metrics)]), 0
-        for queries, history, target in inferred:
-            if leave_out is not None:
-                target = tf.where(tf.gather(leave_out, tf.maximum(target, 0)), 0, target)
-            counted = np.asarray(target != 0).any(axis=1)
-            ranks = self._rank_choices(queries, history, target, id_weights, offsets)
-            ranks = ranks.numpy()[:, counted]
-            flat = ranks.reshape(-1, ranks.shape[2])
-            for column, metric in enumerate(metrics):
-                values = metric.per_example(flat).numpy().reshape(ranks.shape[:2])
-                sums[:, column] += values.sum(axis=1)
-            examples += counted.sum()
-        return sums / max(examples, 1)
-
-    def _choose_cold_offset(self, inferred, budget: float) -> None:
-        model = self._model
-        is_cold = self._cold_items()
-        warm = (tf.range(model.num_rows) > 0) & ~is_cold
-        available = tf.constant(~model.catalogue.retired)
-        id_weight, of_warm = float(model.id_weight.numpy()), model.item_offsets()
-
-        def of_warm_targets(cold_offsets: Sequence[float]) -> np.ndarray:
-            choices = [(id_weight, tf.where(is_cold, offset, of_warm)) for offset in cold_offsets]
-            return self._measure((Recall(20), NDCG(20)), inferred, choices, leave_out=is_cold)
-
-        self._index.set_items(warm=warm, available=available & ~is_cold)
-        (without_cold,) = of_warm_targets([0.0])
-        self._index.set_items(available=available)
-        low, high = COLD_OFFSETS
-        if not without_cold.all():
-            logger.warning(
-                "cold items keep the offset %.1f: no trained item was found in validation, so "
-                "nothing tells what they would cost",
-                float(model.cold_offset.numpy()),
-            )
-            low = high = float(model.cold_offset.numpy())
-        while high - low > _OFFSET_PRECISION:
-            between = np.linspace(low, high, _SECTIONS + 1)[1:-1].tolist()
-            for offset, values in zip(between, of_warm_targets(between), strict=True):
-                if (values < (1 - budget) * without_cold).any():
-                    high = offset
-                    break
-                low = offset
-        model.cold_offset.assign(low)
-
-    def _cold_items(self) -> tf.Tensor:
-        """Items to calibrate with, bool `[rows]`: the cold ones, or warm ones in their place."""
-        catalogue = self._model.catalogue
-        cold = (np.arange(len(catalogue.item_ids)) > catalogue.num_trained) & ~catalogue.retired
-        missing = int(_STAND_INS * catalogue.num_items) - int(cold.sum())
-        if missing > 0:
-            warm = np.arange(1, catalogue.num_trained + 1)
-            cold[np.random.default_rng(0).choice(warm, missing, replace=False)] = True
-        return tf.constant(cold)
+        return asked
 
 
 def groups_of_length(

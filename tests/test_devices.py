@@ -35,7 +35,7 @@ def curve(devices: int, strategy: str, precision: str, drawn: bool) -> dict:
     names = [str(row) for row in range(ITEMS)]
     features = [ItemFeatures(n, {"text": generator.normal(size=6)}) for n in names]
     catalogue = ItemCatalogue.build(names, [9] * ITEMS, features)
-    changes, weights = {}, {"fusion_weight": 1.0}
+    changes, weights = {}, {"fusion_weight": 1.0, "cross_view_warmup_steps": 0}
     if not drawn:
         changes = {"dropout": 0.0, "gaussian_attention": False, "cluster_attention": False}
         weights = {"semantic_weight": 0, "allocation_weight": 0, "balance_weight": 0}
@@ -53,7 +53,7 @@ def curve(devices: int, strategy: str, precision: str, drawn: bool) -> dict:
     )
     set_precision(config)
     with device_strategy(config).scope():
-        model = BiVRec(model_config, catalogue)
+        model = BiVRec(model_config, catalogue, config.loss)
         model.build_variables()
     # Variables of several devices are drawn in another order.
     for variable in model.trainable_variables:

@@ -234,15 +234,19 @@ def test_without_cold_items_warm_ones_stand_in_and_ranks_stay_theirs(model, batc
     assert -12 < offsets[0] < offsets[1] <= 6
 
 
-def test_where_no_trained_item_is_found_the_offset_stays(model, caplog):
+def test_where_no_trained_item_is_found_the_model_keeps_what_it_has(model, caplog):
     lookup = data.ItemLookup(model.catalogue)
     nothing = data.evaluation_batches(
         data.serialize_sequences([("u", [], ["never heard of"])]), lookup, 10
     )
     model.cold_offset.assign(-3.0)
+    model.id_weight.assign(0.5)
     RankingEvaluator(model).calibrate(nothing)
+    # Not the grids' first: a weight of 0 would leave the id view out.
+    assert float(model.id_weight) == 0.5
     assert float(model.popularity_weight) == 0.0
     assert float(model.cold_offset) == -3.0
+    assert "id weight stays 0.50" in caplog.text
     assert "cold items keep the offset -3.0" in caplog.text
 
 

@@ -10,7 +10,7 @@ from bivrec_tf.features import VIEWS
 from bivrec_tf.retrieval.item_table import ItemTable, StoredVectors, TableDtype
 from bivrec_tf.retrieval.scores import NOTHING, best_of_interests
 from bivrec_tf.retrieval.search_result import SearchResult
-from bivrec_tf.retrieval.stream import streamed_ranks, streamed_top_k
+from bivrec_tf.retrieval.stream import Items, streamed_ranks, streamed_top_k
 
 ID, MM = VIEWS
 
@@ -282,16 +282,12 @@ class MultiInterestTopK(TopK):
         excluded_rows = self._excluded(excluded_rows, tf.shape(target_rows)[0])
         items, available = self._read(), self._available.value()
 
-        def combine(scores, rows, choice):
-            id_weight, of_items = choice
-            warm = tf.gather(items.warm, rows)
-            return self._combine(scores, id_weight, warm, tf.gather(of_items, rows))
-
         ranks = streamed_ranks(
             tuple(views),
             lambda start, stop: self._view_scores(views, items, start, stop),
-            combine,
-            (id_weights, offsets),
+            self._combine,
+            id_weights,
+            Items(items.warm, offsets),
             self._num_rows,
             self._rows_of_block(views),
             excluded_rows,
@@ -308,13 +304,13 @@ class MultiInterestTopK(TopK):
         rows = _SCORES_OF_BLOCK // tf.maximum(shape[0] * shape[1], 1)
         return tf.maximum(rows, _SMALLEST_BLOCK)
 
-    def _read(self, closed: tf.Tensor | None = None) -> "_Items":
+    def _read(self, closed: tf.Tensor | None = None) -> "_Table":
         """Reads the variables once; an item that is no result has an offset of minus infinity."""
         offsets = self._offsets.value()
         if closed is not None:
             offsets = tf.where(closed | ~self._available, NOTHING, offsets)
         tables = {view: table.read() for view, table in self._tables.items()}
-        return _Items(tables, self._warm.value(), offsets)
+        return _Table(tables, self._warm.value(), offsets)
 
     def _views(self, queries) -> dict[str, tf.Tensor]:
         if not self._tables:
@@ -337,11 +333,11 @@ class MultiInterestTopK(TopK):
             return excluded_rows
         return tf.concat([excluded_rows, tf.zeros([count, 1], tf.int32)], axis=1)
 
-    def _combine(self, scores, id_weight, warm, offsets):
+    def _combine(self, scores, id_weight, items: Items):
         if len(scores) == 1:
-            return next(iter(scores.values())) + offsets
-        weight = id_weight * warm
-        return weight * scores[ID] + (1.0 - weight) * scores[MM] + offsets
+            return next(iter(scores.values())) + items.offsets
+        weight = id_weight * items.warm
+        return weight * scores[ID] + (1.0 - weight) * scores[MM] + items.offsets
 
     def _view_scores(self, views, items, start, stop):
         return {
@@ -351,7 +347,8 @@ class MultiInterestTopK(TopK):
 
     def _block_scores(self, views, id_weight, items, start, stop):
         scores = self._view_scores(views, items, start, stop)
-        return self._combine(scores, id_weight, items.warm[start:stop], items.offsets[start:stop])
+        block = Items(items.warm[start:stop], items.offsets[start:stop])
+        return self._combine(scores, id_weight, block)
 
     def _explain(self, views, id_weight, items, rows):
         by_interest = {
@@ -360,7 +357,7 @@ class MultiInterestTopK(TopK):
         }
         warm = tf.gather(items.warm, rows)
         interest = tf.argmax(
-            self._combine(by_interest, id_weight, warm[:, tf.newaxis], 0.0),
+            self._combine(by_interest, id_weight, Items(warm[:, tf.newaxis], tf.constant(0.0))),
             axis=1,
             output_type=tf.int32,
         )
@@ -379,7 +376,7 @@ class MultiInterestTopK(TopK):
         return tf.gather(self._identifiers.value(), rows)
 
 
-class _Items(NamedTuple):
+class _Table(NamedTuple):
     """What a search reads of the items: their vectors by view, warm or not, and offsets."""
 
     tables: dict[str, StoredVectors]

@@ -1,20 +1,32 @@
 """The best of a table that is scored block by block, and the ranks of given rows."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import tensorflow as tf
 
 from bivrec_tf.retrieval.scores import NOTHING, best_of_block, count_better, mask_of, without
+
+
+class Items(NamedTuple):
+    """What the scores of items depend on, beside their vectors.
+
+    Attributes:
+      warm: float32, 1 for items with an id row, `[m]` or `[n, m]`.
+      offsets: float32 of the same shape, or `[C, ...]` for several choices.
+    """
+
+    warm: tf.Tensor
+    offsets: tf.Tensor
+
 
 BlockScores: TypeAlias = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 """Gives scores, float `[n, stop - start]`, of the rows from `start` to before `stop`; minus
 infinity for what is no result."""
 Products: TypeAlias = Callable[[tf.Tensor, tf.Tensor], Mapping[str, tf.Tensor]]
 """Gives each view's scores alone, float `[n, stop - start]`, of the rows of a block."""
-Combine: TypeAlias = Callable[[Mapping[str, tf.Tensor], tf.Tensor, Any], tf.Tensor]
-"""Gives the scores that a choice makes of views' scores `[n, m]`, and their rows, `[m]` or
-`[n, m]`."""
+Combine: TypeAlias = Callable[[Mapping[str, tf.Tensor], tf.Tensor, Items], tf.Tensor]
+"""Gives the scores that a weight of the id view makes of views' scores `[n, m]` of items."""
 
 # Tables of up to so many blocks are ranked with all scores in memory.
 _BLOCKS_AT_ONCE = 8
@@ -63,7 +75,8 @@ def streamed_ranks(
     views: Sequence[str],
     products: Products,
     combine: Combine,
-    choices: tuple[tf.Tensor, ...],
+    id_weights: tf.Tensor,
+    items: Items,
     num_rows: int,
     block_size: tf.Tensor,
     excluded_rows: tf.Tensor,
@@ -79,7 +92,8 @@ def streamed_ranks(
       views: Those that `products` gives.
       products: Views' scores of a block.
       combine: What a choice makes of them.
-      choices: Tensors `[C, ...]`; a choice is a slice of each.
+      id_weights: float32 `[C]`, the weight of the id view in every choice.
+      items: All items, offsets `[C, num_rows]`.
       num_rows: Rows of the table.
       block_size: Rows multiplied at once.
       excluded_rows: int `[n, E]`, rows that stand before nothing; negative ones mean nothing.
@@ -91,21 +105,28 @@ def streamed_ranks(
     """
     count = tf.shape(excluded_rows)[0]
 
-    def of_every_choice(function):
-        # One after the other: the scores of each are as many as a view's.
-        signature = tf.TensorSpec([None, None], tf.int32)
-        return tf.map_fn(function, choices, fn_output_signature=signature, parallel_iterations=1)
+    of_target_items = Items(
+        tf.gather(items.warm, target_rows), tf.gather(items.offsets, target_rows, axis=1)
+    )
 
     def better(scores, of_targets, start, stop):
-        rows = tf.range(start, stop)
         open_to = ~mask_of(excluded_rows, start, stop) & available[start:stop]
+        warm = items.warm[start:stop]
 
         def of_choice(choice):
-            combined = combine(scores, rows, choice)
-            target_scores = combine(of_targets, target_rows, choice)
+            id_weight, offsets, target_offsets = choice
+            combined = combine(scores, id_weight, Items(warm, offsets))
+            target_items = Items(of_target_items.warm, target_offsets)
+            target_scores = combine(of_targets, id_weight, target_items)
             return count_better(combined, open_to, target_scores, target_rows, start)
 
-        return of_every_choice(of_choice)
+        # Of the block alone: to go through choices copies all that is given for each.
+        choices = (id_weights, items.offsets[:, start:stop], of_target_items.offsets)
+        if id_weights.shape[0] == 1:
+            return of_choice(tuple(part[0] for part in choices))[tf.newaxis]
+        # One after the other: the scores of each are as many as a view's.
+        signature = tf.TensorSpec([None, None], tf.int32)
+        return tf.map_fn(of_choice, choices, fn_output_signature=signature, parallel_iterations=1)
 
     def over_blocks(step, width):
         """`step(start, stop, found)` of dictionaries by view, of matrices of a width at first."""
@@ -142,7 +163,7 @@ def streamed_ranks(
         def add(start, stop, ahead):
             return (ahead + better(products(start, stop), of_targets, start, stop),)
 
-        none = of_every_choice(lambda _: tf.zeros_like(target_rows))
+        none = tf.zeros([tf.size(id_weights), *tf.unstack(tf.shape(target_rows))], tf.int32)
         (ahead,) = _over_blocks(add, (none,), num_rows, block_size)
         return ahead
 
