@@ -1,12 +1,10 @@
 """The commands that repeat results: what a run had that its data set's configuration has not."""
 
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any
 
 from benchmarks.measured import Runs, settings_of
 from benchmarks.overview import noise_levels
-from benchmarks.settings import DEFAULT_PROTOCOL, read_settings, validated
+from benchmarks.settings import DEFAULT_PROTOCOL, leaves, read_settings, validated
 from bivrec_tf.models import MODEL_NAMES
 
 # Given by the name of the model.
@@ -28,7 +26,7 @@ def command(runs: Runs) -> str:
     today = read_settings(found["data"], (), found["model"])
     config, options = validated(today, found["seed"])
     dumped = {"model": config.model_dump(mode="json"), "training": options.model_dump(mode="json")}
-    of_today = dict(_leaves(settings_of({**found, "configuration": dumped})))
+    of_today = dict(leaves(settings_of({**found, "configuration": dumped})))
     parts = [f"--data {found['data']}", f"--model {found['model']}"]
     if found["protocol"] != today.get("protocol", DEFAULT_PROTOCOL):
         parts.append(f"--protocol {found['protocol']}")
@@ -36,18 +34,9 @@ def command(runs: Runs) -> str:
         parts.append(f"--share {runs.training_share:g}")
     if runs.warm_start is not None:
         parts.append(f"--warm-start output/transfer/{runs.warm_start}")
-    for name, value in _leaves(settings_of(found)):
+    for name, value in leaves(settings_of(found)):
         if name in of_today and of_today[name] != value and name != _GIVEN:
             parts.append(f"--set {name}={json.dumps(value, separators=(',', ':'))}")
     for kind in ("noise", "insert"):
         parts += [f"--{kind} {level:g}" for level in noise_levels({runs.label: runs}, kind)]
     return " ".join(parts)
-
-
-def _leaves(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields every setting with its path, as `--set` names it."""
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{before}{name}.")
-        else:
-            yield f"{before}{name}", value

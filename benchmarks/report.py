@@ -7,9 +7,10 @@ pairs differ by, noise, and the users and items with few interactions, in one ta
 
 Results are files DATA-LABEL-SEED.json; runs that share DATA, protocol and LABEL differ in their
 seed alone, which is checked. A label is a model's name, or a model's name and what was changed, as
-in `bivrec-no_semantic`: those make the ablations, but for labels named by `--pair`, which stand
-beside the models. Means come with 95 % intervals (Student's t over seeds). Pairs are compared on
-the same users: differences of per-user metrics, averaged over seeds, with 95 % intervals of a
+in `bivrec-no_semantic`. Those named by `--pair` stand beside the models; those that differ in a
+module alone are compared with the whole, on validation and on test; others follow. Means come with
+95 % intervals (Student's t over seeds). Pairs are compared on the
+same users: differences of per-user metrics, averaged over seeds, with 95 % intervals of a
 bootstrap over users; it needs the ranks that `accuracy.py` keeps.
 """
 
@@ -20,6 +21,7 @@ from pathlib import Path
 import click
 
 from benchmarks import overview
+from benchmarks.ablations import ablations, ablations_table
 from benchmarks.commands import command
 from benchmarks.measured import Runs, interval_over_seeds, read_results
 from benchmarks.overview import VIEWS, noise_levels
@@ -47,6 +49,18 @@ def accuracy_table(labels: Mapping[str, Runs], part: str = "test") -> str:
             cells = [value.text() for value in found if value is not None]
             rows.append([runs.label, str(len(runs.values(part, metrics[0]))), *cells])
     return table(["", "seeds", *map(title, metrics)], rows)
+
+
+def all_metrics_table(labels: Mapping[str, Runs]) -> str:
+    """Returns every metric and the coverage of the catalogue, a row each; means over seeds."""
+    in_order = ordered(labels)
+    rows = []
+    for part in ("test", "coverage"):
+        names = dict.fromkeys(name for runs in in_order for name in runs.example.get(part, ()))
+        for name in names:
+            found = [runs.interval(part, name) for runs in in_order]
+            rows.append([title(name), *(value.text() if value else "" for value in found)])
+    return table(["", *(runs.label for runs in in_order)], rows)
 
 
 def reach_table(labels: Mapping[str, Runs], goals: Sequence[float]) -> str:
@@ -215,7 +229,7 @@ def transferred(labels: Mapping[str, Runs]) -> dict[str, Runs]:
 
 
 def side_by_side(labels: Mapping[str, Runs], pairs: Iterable[tuple[str, str]]) -> dict[str, Runs]:
-    """Returns models, peers, and what is named in pairs; all but those make the ablations."""
+    """Returns models, peers, and what is named in pairs."""
     # Peers have labels of their own, which are their models' names too.
     named = {side.partition("/")[0] for pair in pairs for side in pair} - transferred(labels).keys()
     return {
@@ -235,12 +249,13 @@ def report(
     goals: Sequence[float],
 ) -> str:
     """Writes the plots of one data set and returns its tables; `models` are side by side."""
-    shares = transferred(labels)
+    shares, of_modules = transferred(labels), ablations(labels)
     changed = {
         label: runs
         for label, runs in labels.items()
-        if label == "bivrec" or label not in models.keys() | shares.keys()
+        if label not in models.keys() | shares.keys() | of_modules.keys()
     }
+    plain = {label: runs for label, runs in models.items() if runs.label == runs.model}
     in_full = {runs.model: labels[runs.model] for runs in shares.values() if runs.model in labels}
     example = next(iter(labels.values())).example
     parts = [
@@ -253,8 +268,10 @@ def report(
         ("The same, seen items kept in the ranking", accuracy_table(models, "test_unfiltered")),
         ("Pairs on the same users", differences_table(pairs)),
         ("Views", views_table(models)),
-        ("Ablations", accuracy_table(changed) if len(changed) > 1 else ""),
+        ("Without a module, or with another in its place", ablations_table(labels)),
+        ("Other settings, and code of before", accuracy_table(changed) if changed else ""),
         ("Shares of the data and transfer", shares_table({**in_full, **shares})),
+        ("Every metric, seen items left out", all_metrics_table(plain)),
         ("Kinds of users and targets", slices_table(models)),
         ("Cost", cost_table(models)),
         ("Training until validation NDCG@10 reached", reach_table(models, goals)),

@@ -1,6 +1,8 @@
 """What a model is run with: the pipeline's configuration, what it has of its own, and changes."""
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 import yaml
@@ -77,3 +79,12 @@ def validated(settings: dict, seed: int) -> tuple[ModelConfig, TrainingConfig]:
         # `title` is the class; of a change in `--set` its name says more.
         part = "model" if error.title == ModelConfig.__name__ else "training"
         raise click.UsageError(describe_validation_error(part, error)) from error
+
+
+def leaves(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields every setting with its path, as `--set` names it."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", value

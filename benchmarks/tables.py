@@ -16,7 +16,13 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def title(metric: str) -> str:
     """Returns a metric's name as people write it."""
     name, _, k = metric.rpartition("_at_")
-    known = {"ndcg": "NDCG", "recall": "Recall", "hit_rate": "Hit rate", "mrr": "MRR"}
+    known = {
+        "ndcg": "NDCG",
+        "recall": "Recall",
+        "hit_rate": "Hit rate",
+        "mrr": "MRR",
+        "coverage": "Coverage",
+    }
     return f"{known.get(name, name)}@{k}"
 
 

@@ -57,7 +57,9 @@ def write(folder, label, seed, worst, data="walks", ranks=None, **changes):
         "curve": [] if model == "popularity" else [[10.0, 3.0, 0.1], [20.0, 2.0, 0.2 + seed / 10]],
         "id_weight": 0.5,
         "slices": {"head targets": {"examples": 7, **summary(ranks[:7])}},
+        "validation": summary(ranks),
         "test": summary(ranks),
+        "coverage": {"coverage_at_10": 0.25},
         "test_unfiltered": summary(ranks),
         "test_noise_0.1": summary(ranks + 1),
         "test_noise_0.3": summary(ranks + 3),
@@ -68,7 +70,7 @@ def write(folder, label, seed, worst, data="walks", ranks=None, **changes):
     name = f"{data}-{label}-{seed}"
     (folder / "results").mkdir(exist_ok=True)
     (folder / "results" / f"{name}.json").write_text(json.dumps(found))
-    parts = {"test": ranks}
+    parts = {"validation": ranks, "test": ranks}
     if "test_id_view" in found:
         parts["test_id_view"] = ranks + 1
     write_ranks(folder / "results" / f"{name}.json", parts)
@@ -148,7 +150,7 @@ def test_the_report_has_the_numbers_of_the_results(tmp_path):
     for seed in (0, 1, 2):
         write(tmp_path, "sasrec", seed, worst=60)
     write(tmp_path, "popularity", 0, worst=90)
-    write(tmp_path, "bivrec-no_semantic", 0, worst=35)
+    write(tmp_path, "bivrec-wider", 0, worst=35)
     write(tmp_path, "sasrec", 0, worst=60, data="other")
     (tmp_path / "results" / "cold-start-walks-0.json").write_text('{"data": "walks", "seed": 0}')
     done = report(tmp_path, "--pair", "bivrec:sasrec")
@@ -160,8 +162,12 @@ def test_the_report_has_the_numbers_of_the_results(tmp_path):
     assert cells(text, "popularity")[1] == "1" and "±" not in cells(text, "popularity")[2]
     # Best known models in one order; what was changed stands in a table of its own.
     assert text.index("| popularity |") < text.index("| sasrec |") < text.index("| bivrec |")
-    accuracy, ablations = text.split("### Ablations")
-    assert "no_semantic" not in accuracy and "bivrec-no_semantic" in ablations
+    accuracy, others = text.split("### Other settings")
+    assert "bivrec-wider" not in accuracy and "bivrec-wider" in others
+    every = text.split("### Every metric")[1]
+    values = [found["test"]["mrr_at_50"] for found in bivrec]
+    assert cells(every, "MRR@50")[-1] == interval_over_seeds(values).text()
+    assert cells(every, "Coverage@10")[1] == "0.2500"
     difference = cells(text, "bivrec − sasrec")
     assert difference[1] == "NDCG@10" and float(difference[2]) > 0
     for name in ("walks-leave_one_out-noise.png", "walks-leave_one_out-time.png"):
@@ -169,6 +175,28 @@ def test_the_report_has_the_numbers_of_the_results(tmp_path):
         assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
     assert "insert" not in text
     assert (tmp_path / "out" / "other-leave_one_out.md").exists()
+
+
+def test_a_module_is_compared_with_the_whole_of_the_same_seeds_on_both_splits(tmp_path):
+    def settings(weight, **others):
+        model = {"dimension": 8, **others}
+        return {"model": model, "training": {"epochs": 3, "loss": {"semantic_weight": weight}}}
+
+    for seed in (0, 1):
+        write(tmp_path, "bivrec", seed, worst=30, configuration=settings(0.1))
+    write(tmp_path, "bivrec-no_semantic", 1, worst=60, configuration=settings(0))
+    # Not a module alone: it says nothing of one.
+    write(tmp_path, "bivrec-narrow", 1, worst=60, configuration=settings(0, dimension=4))
+    assert report(tmp_path, "--pair", "bivrec:bivrec").exit_code == 0
+    text = (tmp_path / "out" / "walks-leave_one_out.md").read_text()
+    modules, others = text.split("### Without a module")[1].split("### Other settings")
+    assert "bivrec-narrow" not in modules and "bivrec-narrow" in others
+    of_both = [per_user(drawn(1, worst), "ndcg_at_20").mean() for worst in (30, 60)]
+    _, seeds, *validation, whole, changed, lost = cells(modules, "bivrec-no_semantic")
+    assert seeds == "1"
+    assert [float(whole), float(changed)] == pytest.approx(of_both, abs=5e-5)
+    assert float(lost.split()[0]) == pytest.approx(of_both[0] - of_both[1], abs=1e-4)
+    assert validation == [whole, changed, lost]
 
 
 def test_models_of_every_data_set_stand_on_one_page_with_what_pairs_name(tmp_path):
@@ -187,10 +215,11 @@ def test_models_of_every_data_set_stand_on_one_page_with_what_pairs_name(tmp_pat
     assert cells(text, "bivrec")[2] == f"{found['test']['ndcg_at_10']:.4f}"
     view = cells(text, "bivrec, multimodal view")
     assert view[4] == f"{found['test_mm_view']['hit_rate_at_10']:.4f}"
-    # What was named is no ablation, too; what was not is.
-    ablations = (tmp_path / "out" / "walks-leave_one_out.md").read_text().split("### Ablations")[1]
-    ablations = ablations.split("###")[0]
-    assert "sasrec-shorter" in ablations and "sasrec-longer" not in ablations
+    # What was named stands beside the models alone; what was not has a table of its own.
+    page = (tmp_path / "out" / "walks-leave_one_out.md").read_text()
+    others = page.split("### Other settings")[1]
+    others = others.split("###")[0]
+    assert "sasrec-shorter" in others and "sasrec-longer" not in others
 
 
 def test_pairs_noise_and_the_seldom_seen_of_all_data_sets_stand_on_one_page(tmp_path):
@@ -323,7 +352,7 @@ def test_changed_models_alone_stand_in_the_tables(tmp_path):
     assert result.exit_code == 0, result.output
     rows = [line for line in result.output.splitlines() if line.startswith("| bivrec-old | 1 |")]
     assert f"{found['test']['ndcg_at_10']:.4f}" in rows[0]
-    assert "### Ablations" not in result.output
+    assert "### Without a module" not in result.output
 
 
 def test_runs_that_differ_in_more_than_the_seed_are_not_averaged(tmp_path):
