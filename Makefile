@@ -28,7 +28,7 @@ lint: setup ## Style, types, which package may import which, and the manifests
 	@$(BIN)/python tools/validate_manifests.py
 
 unit: setup ## Run all tests
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations=60
+	@$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 format: setup ## Format the code
 	@$(BIN)/ruff check --fix .
