@@ -45,12 +45,17 @@ def run(data_root, folder, *arguments):
 
 
 @pytest.fixture(scope="module")
-def trained(data_root, tmp_path_factory):
-    """The result and the ranks of the two-view model and of popularity."""
-    folder = tmp_path_factory.mktemp("accuracy")
+def folder(tmp_path_factory):
+    """Where all runs of this file prepare their data, once."""
+    return tmp_path_factory.mktemp("accuracy")
+
+
+@pytest.fixture(scope="module")
+def trained(data_root, folder):
+    """The result and the ranks of the two-view model, exported to `source`, and of popularity."""
     found = {}
-    for model in ("bivrec", "popularity"):
-        arguments = ["--data", "walks", "--model", model, "--seed", "1", "--noise", "0.5"]
+    for model, more in (("bivrec", ["--export", str(folder / "source")]), ("popularity", [])):
+        arguments = ["--data", "walks", "--model", model, "--seed", "1", "--noise", "0.5", *more]
         out = folder / f"walks-{model}-1.json"
         done = run(data_root, folder, *arguments, "--insert", "0.5", "--json", str(out))
         assert done.returncode == 0, done.stderr
@@ -158,26 +163,28 @@ def test_a_data_set_that_cannot_be_had_is_skipped(data_root, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_model_that_nothing_can_start_from_is_an_error_and_not_a_skip(data_root, tmp_path):
+def test_a_model_that_nothing_can_start_from_is_an_error_and_not_a_skip(
+    data_root, folder, tmp_path
+):
     (tmp_path / "variables").mkdir()
     arguments = ["--data", "walks", "--model", "bivrec", "--warm-start", str(tmp_path)]
-    done = run(data_root, tmp_path, *arguments, "--json", str(tmp_path / "out.json"))
+    done = run(data_root, folder, *arguments, "--json", str(tmp_path / "out.json"))
     assert done.returncode == 1
     assert f"--warm-start {tmp_path}" in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.mark.slow
-def test_what_is_known_of_content_moves_to_a_share_of_another_training(data_root, tmp_path):
-    source, out = tmp_path / "source", tmp_path / "walks-bivrec-1.json"
+def test_what_is_known_of_content_moves_to_a_share_of_another_training(
+    data_root, folder, trained, tmp_path
+):
+    source, out = folder / "source", tmp_path / "walks-bivrec-1.json"
     arguments = ["--data", "walks", "--model", "bivrec", "--json", str(out)]
-    done = run(data_root, tmp_path, *arguments, "--export", str(source))
-    assert done.returncode == 0, done.stderr
     moved = {}
     # One step of nothing: the view ranks by what it started from. Popularity takes no part.
     for name, more in (("scratch", []), ("warm", ["--warm-start", str(source)])):
         changes = ("learning_rate=1e-12", "epochs=1", "calibrate_popularity=false")
         still = [part for change in changes for part in ("--set", f"training.{change}")]
-        done = run(data_root, tmp_path, *arguments, *still, "--share", "0.5", *more)
+        done = run(data_root, folder, *arguments, *still, "--share", "0.5", *more)
         assert done.returncode == 0, done.stderr
         moved[name] = json.loads(out.read_text())
     assert moved["warm"]["training_share"] == 0.5
