@@ -36,7 +36,7 @@ from bivrec_tf.precision import BFloat16Products, set_policy
 from bivrec_tf.training import make_optimizer
 
 ITEMS, CONTENT, COMPONENTS, HISTORY, WIDTH, INTERESTS = 7_050, 1_664, 256, 20, 64, 4
-POSITIONS = 2
+POSITIONS, HEADS = 2, 2
 
 
 def arithmetic(batch: int) -> dict[str, float]:
@@ -45,7 +45,8 @@ def arithmetic(batch: int) -> dict[str, float]:
     pairs, pool = tokens * HISTORY * WIDTH, tokens * INTERESTS * WIDTH
     asked = batch * POSITIONS
     forward = {
-        "context_block": (2 * tokens + 10 * asked) * square + 2 * asked * HISTORY * WIDTH,
+        # Few positions are asked for: no token has a key or a value.
+        "context_block": 12 * asked * square + 2 * asked * HEADS * HISTORY * WIDTH,
         "gaussian_attention": tokens * square + (2 + POSITIONS) * pool,
         "cluster_attention": tokens * square
         + pairs
@@ -79,7 +80,7 @@ def parts(batch: int, dtype: str) -> dict[str, Callable]:
 
     gaussian = layers.GaussianAttention(INTERESTS, HISTORY)
     cluster = layers.ClusterAttention()
-    block = layers.ContextBlock(2, HISTORY, 0.2)
+    block = layers.ContextBlock(HEADS, HISTORY, 0.2)
     patching = layers.MultiScalePatching((1, 2, 4), 0.2)
     projection = layers.ContentProjection({"content": CONTENT}, WIDTH)
     projection.build(None)

@@ -12,6 +12,9 @@ from bivrec_tf.layers.layer_normalization import LayerNormalization
 from bivrec_tf.layers.masking import masked_softmax, visible
 from bivrec_tf.layers.residual import residual_dense
 
+# So many positions are answered without any token's key or value.
+_FEW = 4
+
 
 def _spread_of_a_third() -> tf_keras.initializers.Initializer:
     """Returns Glorot's for one kernel of queries, keys and values: logits start small."""
@@ -24,7 +27,9 @@ class ContextBlock(tf_keras.layers.Layer):
     The block is causal: a token sees itself and earlier tokens only, and every head has a learned
     bias for every distance between positions. The bias depends on distances alone, so a history
     means the same wherever it stands in a window. Norm, keys and values are of every token;
-    queries, output and feed-forward network are computed at the positions asked for alone.
+    queries, output and feed-forward network are computed at the positions asked for alone. Where
+    these are known to be few, as in serving, keys and values are of none: `q . (W x)` is
+    `(W' q) . x`, and a mean of values is the value of a mean.
 
     Args:
       num_heads: Attention heads; must divide the width of the tokens.
@@ -83,7 +88,9 @@ class ContextBlock(tf_keras.layers.Layer):
             asking, tokens = (tf.gather(of, positions, batch_dims=1) for of in (normal, tokens))
         # Whole rows of a table: gathering bias by bias would scatter as many gradients.
         bias, seen = tf.gather(self._bias(count), positions), visible(mask, positions)
-        attended = self._attend(asking, normal, bias, seen)
+        few = positions.shape[1] is not None and positions.shape[1] <= _FEW
+        attend = self._attend_at_few if few else self._attend
+        attended = attend(asking, normal, bias, seen)
         tokens = tokens + self._dropout(attended, training=training)
         expanded = self._expand(self._feed_forward_norm(tokens))
         return tokens + self._dropout(self._contract(expanded), training=training)
@@ -97,6 +104,38 @@ class ContextBlock(tf_keras.layers.Layer):
         weights = masked_softmax(logits, tf.expand_dims(seen, 1))
         mixed = tf.transpose(tf.matmul(weights, value), [0, 2, 1, 3])
         return self._output(tf.reshape(mixed, tf.shape(asking)))
+
+    def _attend_at_few(self, asking, tokens, bias, seen):
+        if not self._key_value.built:
+            self._key_value(tokens)
+        batch, count = tf.unstack(tf.shape(asking)[:2])
+        length = tf.shape(tokens)[1]
+        heads, width = self.num_heads, tokens.shape[-1]
+        # The key's bias is the same for all tokens, which a softmax does not see.
+        of_key, of_value = (
+            tf.reshape(tf.cast(kernel, tokens.dtype), [width, heads, width // heads])
+            for kernel in tf.split(self._key_value.kernel, 2, axis=1)
+        )
+        _, bias_of_value = tf.split(tf.cast(self._key_value.bias, tokens.dtype), 2)
+        # Heads in front: a product for each, of all histories' positions.
+        query = tf.transpose(self._parted(self._query(asking)), [1, 0, 2])
+        scale = tf.math.rsqrt(tf.cast(query.shape[-1], query.dtype))
+        query = tf.matmul(query * scale, tf.transpose(of_key, [1, 2, 0]))
+        query = tf.reshape(tf.transpose(query, [1, 0, 2]), [batch, count * heads, width])
+        logits = tf.matmul(query, tokens, transpose_b=True)
+        logits = tf.reshape(logits, [batch, count, heads, length]) + tf.cast(bias, logits.dtype)
+        weights = masked_softmax(logits, tf.expand_dims(seen, 2))
+        weights = tf.reshape(weights, [batch, count * heads, length])
+        mixed = tf.reshape(tf.matmul(weights, tokens), [batch * count, heads, width])
+        mixed = tf.matmul(tf.transpose(mixed, [1, 0, 2]), tf.transpose(of_value, [1, 0, 2]))
+        # Weights add up to 1, or to 0 where there is no token.
+        given = tf.reshape(tf.reduce_sum(weights, axis=2), [batch * count, heads, 1])
+        mixed = tf.transpose(mixed, [1, 0, 2]) + given * tf.reshape(bias_of_value, [heads, -1])
+        return self._output(tf.reshape(mixed, tf.shape(asking)))
+
+    def _parted(self, tokens):
+        """Returns `[batch * tokens, heads, dimension / heads]`."""
+        return tf.reshape(tokens, [-1, self.num_heads, tokens.shape[-1] // self.num_heads])
 
     def _heads(self, tokens):
         """Returns `[batch, heads, tokens, dimension / heads]`."""

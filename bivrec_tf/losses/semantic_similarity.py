@@ -34,10 +34,13 @@ def info_nce(
     same_user = tf.equal(users[:, tf.newaxis], users[tf.newaxis, :])
     own_row = tf.eye(tf.shape(users)[0], dtype=tf.bool)
     logits = tf.where(same_user & ~own_row, logits.dtype.min, logits)
-    positive = tf.linalg.diag_part(logits)
-    each = 0.5 * (tf.reduce_logsumexp(logits, axis=0) + tf.reduce_logsumexp(logits, axis=1))
+    positive = tf.range(tf.shape(users)[0])
+    each = sum(
+        tf.nn.sparse_softmax_cross_entropy_with_logits(positive, of_one)
+        for of_one in (logits, tf.transpose(logits))
+    )
     rows = tf.cast(tf.shape(users)[0], logits.dtype)
-    return tf.math.divide_no_nan(tf.reduce_sum(each - positive), rows)
+    return tf.math.divide_no_nan(0.5 * tf.reduce_sum(each), rows)
 
 
 class SemanticSimilarity(tf_keras.layers.Layer):

@@ -49,4 +49,8 @@ def draw_positions(wanted: tf.Tensor, per_sequence: int | None) -> tuple[tf.Tens
         return tf.broadcast_to(tf.range(length), tf.shape(wanted)), wanted
     lottery = tf.where(wanted, tf.random.uniform(tf.shape(wanted)), -1.0)
     drawn = tf.math.top_k(lottery, k=tf.minimum(per_sequence, length))
-    return drawn.indices, drawn.values >= 0.0
+    positions = drawn.indices
+    if per_sequence == 1:
+        # That there are few is known to layers which have a shorter way then.
+        positions = tf.ensure_shape(positions, [None, 1])
+    return positions, drawn.values >= 0.0

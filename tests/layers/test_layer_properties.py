@@ -107,8 +107,13 @@ def test_a_context_block_does_no_more_than_it_is_asked_for():
     shapes = {tuple(tensor.shape) for tensor in outputs if tensor.shape.is_fully_defined()}
     hidden = {math.prod(shape[:-1]) for shape in shapes if len(shape) > 1 and shape[-1] == 4 * 8}
     assert hidden == {2, 8}  # 8: the kernel itself.
-    assert (2, 2, 1, 7) in shapes  # Logits: batch, heads, positions, tokens.
+    assert (2, 1, 2, 7) in shapes  # Logits: batch, positions, heads, tokens.
     assert (2, 2, 7, 7) not in shapes
+    # No token's key and value but in the call that built them.
+    layer(tf.zeros([2, 7, 8]), tf.ones([2, 7], tf.bool))
+    graph = tf.function(lambda *of: layer(*of)).get_concrete_function(*signature).graph
+    products = [o for o in graph.get_operations() if o.type in ("MatMul", "BatchMatMulV2")]
+    assert 2 * 7 not in {math.prod(o.outputs[0].shape[:-1]) for o in products}
 
 
 def test_the_bias_of_a_distance_learns_in_single_precision(mixed_float16, randomise):
