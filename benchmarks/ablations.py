@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from benchmarks.measured import Runs, paired, settings_of
+from benchmarks.overview import METRIC
 from benchmarks.settings import leaves
 from benchmarks.tables import ordered, table, title
 
@@ -17,7 +18,6 @@ MODULES = (
     "training.loss.semantic_weight",
 )
 """Settings that leave a module out, or put another in its place."""
-METRIC = "ndcg_at_20"
 
 
 def ablations(labels: Mapping[str, Runs]) -> dict[str, Runs]:

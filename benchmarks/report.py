@@ -9,9 +9,9 @@ Results are files DATA-LABEL-SEED.json; runs that share DATA, protocol and LABEL
 seed alone, which is checked. A label is a model's name, or a model's name and what was changed, as
 in `bivrec-no_semantic`. Those named by `--pair` stand beside the models; those that differ in a
 module alone are compared with the whole, on validation and on test; others follow. Means come with
-95 % intervals (Student's t over seeds). Pairs are compared on the
-same users: differences of per-user metrics, averaged over seeds, with 95 % intervals of a
-bootstrap over users; it needs the ranks that `accuracy.py` keeps.
+95 % intervals (Student's t over seeds). Pairs are compared on the same users: differences of
+per-user metrics, averaged over seeds, with 95 % intervals of a bootstrap over users; it needs the
+ranks that `accuracy.py` keeps.
 """
 
 import math

@@ -118,7 +118,8 @@ class ContextBlock(tf_keras.layers.Layer):
         )
         _, bias_of_value = tf.split(tf.cast(self._key_value.bias, tokens.dtype), 2)
         # Heads in front: a product for each, of all histories' positions.
-        query = tf.transpose(self._parted(self._query(asking)), [1, 0, 2])
+        query = tf.reshape(self._query(asking), [-1, heads, width // heads])
+        query = tf.transpose(query, [1, 0, 2])
         scale = tf.math.rsqrt(tf.cast(query.shape[-1], query.dtype))
         query = tf.matmul(query * scale, tf.transpose(of_key, [1, 2, 0]))
         query = tf.reshape(tf.transpose(query, [1, 0, 2]), [batch, count * heads, width])
@@ -132,10 +133,6 @@ class ContextBlock(tf_keras.layers.Layer):
         given = tf.reshape(tf.reduce_sum(weights, axis=2), [batch * count, heads, 1])
         mixed = tf.transpose(mixed, [1, 0, 2]) + given * tf.reshape(bias_of_value, [heads, -1])
         return self._output(tf.reshape(mixed, tf.shape(asking)))
-
-    def _parted(self, tokens):
-        """Returns `[batch * tokens, heads, dimension / heads]`."""
-        return tf.reshape(tokens, [-1, self.num_heads, tokens.shape[-1] // self.num_heads])
 
     def _heads(self, tokens):
         """Returns `[batch, heads, tokens, dimension / heads]`."""

@@ -304,13 +304,13 @@ class MultiInterestTopK(TopK):
         rows = _SCORES_OF_BLOCK // tf.maximum(shape[0] * shape[1], 1)
         return tf.maximum(rows, _SMALLEST_BLOCK)
 
-    def _read(self, closed: tf.Tensor | None = None) -> "_Table":
+    def _read(self, closed: tf.Tensor | None = None) -> "_Read":
         """Reads the variables once; an item that is no result has an offset of minus infinity."""
         offsets = self._offsets.value()
         if closed is not None:
             offsets = tf.where(closed | ~self._available, NOTHING, offsets)
         tables = {view: table.read() for view, table in self._tables.items()}
-        return _Table(tables, self._warm.value(), offsets)
+        return _Read(tables, self._warm.value(), offsets)
 
     def _views(self, queries) -> dict[str, tf.Tensor]:
         if not self._tables:
@@ -376,7 +376,7 @@ class MultiInterestTopK(TopK):
         return tf.gather(self._identifiers.value(), rows)
 
 
-class _Table(NamedTuple):
+class _Read(NamedTuple):
     """What a search reads of the items: their vectors by view, warm or not, and offsets."""
 
     tables: dict[str, StoredVectors]
