@@ -80,30 +80,38 @@ class ContextBlock(tf_keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, tokens, mask, positions=None, training=None):
-        count = tf.shape(tokens)[1]
         asking = normal = self._attention_norm(tokens)
+        bias = self._bias(tf.shape(tokens)[1])
+        # Whether any token stands at a position or before it.
+        any_seen = tf.cumsum(tf.cast(mask, tf.int32), axis=1) > 0
         if positions is None:
-            positions = tf.expand_dims(tf.range(count), 0)
+            attended = self._attend(asking, normal, bias[tf.newaxis], mask, any_seen)
         else:
             asking, tokens = (tf.gather(of, positions, batch_dims=1) for of in (normal, tokens))
-        # Whole rows of a table: gathering bias by bias would scatter as many gradients.
-        bias, seen = tf.gather(self._bias(count), positions), visible(mask, positions)
-        few = positions.shape[1] is not None and positions.shape[1] <= _FEW
-        attend = self._attend_at_few if few else self._attend
-        attended = attend(asking, normal, bias, seen)
+            # Whole rows of a table: gathering bias by bias would scatter as many gradients.
+            bias = tf.gather(bias, positions)
+            if positions.shape[1] is not None and positions.shape[1] <= _FEW:
+                seen = visible(mask, positions)
+                attended = self._attend_at_few(asking, normal, bias, seen)
+            else:
+                any_seen = tf.gather(any_seen, positions, batch_dims=1)
+                attended = self._attend(asking, normal, bias, mask, any_seen)
         tokens = tokens + self._dropout(attended, training=training)
         expanded = self._expand(self._feed_forward_norm(tokens))
         return tokens + self._dropout(self._contract(expanded), training=training)
 
-    def _attend(self, asking, tokens, bias, seen):
+    def _attend(self, asking, tokens, bias, mask, any_seen):
         key, value = tf.split(self._key_value(tokens), 2, axis=-1)
         query, key, value = (self._heads(part) for part in (self._query(asking), key, value))
         scale = tf.math.rsqrt(tf.cast(query.shape[-1], query.dtype))
         logits = tf.matmul(query * scale, key, transpose_b=True)
-        logits += tf.cast(tf.transpose(bias, [0, 2, 1, 3]), logits.dtype)
-        weights = masked_softmax(logits, tf.expand_dims(seen, 1))
+        # Added to what is added anyway: a mask of all pairs would be made, and gone over twice.
+        hidden = tf.where(mask, 0.0, self._never())[:, tf.newaxis, tf.newaxis]
+        added = tf.transpose(bias, [0, 2, 1, 3]) + hidden
+        weights = tf.nn.softmax(logits + tf.cast(added, logits.dtype))
         mixed = tf.transpose(tf.matmul(weights, value), [0, 2, 1, 3])
-        return self._output(tf.reshape(mixed, tf.shape(asking)))
+        mixed = tf.reshape(mixed, tf.shape(asking))
+        return self._output(mixed * tf.cast(any_seen, mixed.dtype)[:, :, tf.newaxis])
 
     def _attend_at_few(self, asking, tokens, bias, seen):
         if not self._key_value.built:
@@ -141,13 +149,21 @@ class ContextBlock(tf_keras.layers.Layer):
         return tf.transpose(parted, [0, 2, 1, 3])
 
     def _bias(self, count):
-        """Returns what every position adds to the logits of all tokens: `[count, heads, count]`."""
+        """Returns what every position adds to the logits of all tokens: `[count, heads, count]`.
+
+        To those of later tokens, so much that nothing is left of their weights.
+        """
         position = tf.range(count)
         distance = position[:, tf.newaxis] - position[tf.newaxis, :]
         # float32: gradients of all rows that ask are summed into it.
         of_distance = tf.transpose(tf.cast(self._distance_bias, tf.float32))
         bias = tf.gather(of_distance, tf.clip_by_value(distance, 0, self.max_distance - 1))
+        bias = tf.where(distance[:, :, tf.newaxis] < 0, self._never(), bias)
         return tf.transpose(bias, [0, 2, 1])
+
+    def _never(self):
+        # Twice as much, for a later token that is padding besides, is still a number.
+        return tf.constant(tf.as_dtype(self.compute_dtype).min / 4, tf.float32)
 
     def get_config(self):
         return {

@@ -8,7 +8,9 @@ class Dense(tf_keras.layers.Dense):
     """Keras' dense layer; under the policy `BFloat16Products` the product is in bfloat16.
 
     Then forward and backward products take bfloat16 and give bfloat16, and the bias, the activation
-    and every other layer see float32. Under any other policy this is Keras' layer.
+    and every other layer see float32; but for inference, where an activation is of bfloat16 too: it
+    is then a part of the product (oneDNN), and costs no pass over what comes out. Under any other
+    policy this is Keras' layer.
 
     Input shape: float `[..., in]`.
     Output shape: float `[..., units]`, of the input's type under `BFloat16Products`.
@@ -18,16 +20,17 @@ class Dense(tf_keras.layers.Dense):
       TensorShape([2, 3])
     """
 
-    def call(self, inputs):
-        product_dtype = getattr(self.dtype_policy, "product_dtype", None)
-        if product_dtype is None:
-            return super().call(inputs)
-        # Flat: the gradient of a product with a batch in front would sum over the batch afterwards.
-        flat = tf.reshape(tf.cast(inputs, product_dtype), [-1, inputs.shape[-1]])
-        product = tf.matmul(flat, tf.cast(self.kernel, product_dtype))
-        shape = tf.concat([tf.shape(inputs)[:-1], [self.units]], axis=0)
-        outputs = tf.reshape(tf.cast(product, inputs.dtype), shape)
-        outputs = tf.ensure_shape(outputs, [*inputs.shape[:-1], self.units])
+    def call(self, inputs, training=None):
+        product_dtype = getattr(self.dtype_policy, "product_dtype", self.compute_dtype)
+        # Flat: the gradient of a product with a batch in front would sum over the batch afterwards,
+        # and a bias and an activation behind a reshape are no part of the product.
+        outputs = tf.reshape(tf.cast(inputs, product_dtype), [-1, inputs.shape[-1]])
+        outputs = tf.matmul(outputs, tf.cast(self.kernel, product_dtype))
+        if training or self.activation is tf_keras.activations.linear:
+            outputs = tf.cast(outputs, inputs.dtype)
         if self.use_bias:
-            outputs = tf.nn.bias_add(outputs, self.bias)
-        return outputs if self.activation is None else self.activation(outputs)
+            outputs = tf.nn.bias_add(outputs, tf.cast(self.bias, outputs.dtype))
+        outputs = tf.cast(self.activation(outputs), inputs.dtype)
+        shape = tf.concat([tf.shape(inputs)[:-1], [self.units]], axis=0)
+        outputs = tf.reshape(outputs, shape)
+        return tf.ensure_shape(outputs, [*inputs.shape[:-1], self.units])
