@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from bivrec_tf.graphs import graph_function
 from bivrec_tf.metrics import NDCG, RankingMetric, Recall
 from bivrec_tf.models import SequentialRecommender
 from bivrec_tf.retrieval import MultiInterestTopK
@@ -152,7 +153,7 @@ class Calibrator:
             rows, of_items = tf.TensorSpec([None, None], tf.int32), [None, self._model.num_rows]
             of_views = {v: tf.TensorSpec([None, *q.shape[1:]], q.dtype) for v, q in queries.items()}
             of_choices = tf.TensorSpec([None]), tf.TensorSpec(of_items)
-            self._ranks = tf.function(
+            self._ranks = graph_function(
                 self._ranks_of_choices, input_signature=[of_views, rows, rows, *of_choices]
             )
         return self._ranks(queries, history, target, id_weights, offsets)

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from bivrec_tf import features
 from bivrec_tf.calibration import Asked, Calibrator
+from bivrec_tf.graphs import graph_function
 from bivrec_tf.metrics import (
     NDCG,
     CatalogueCoverage,
@@ -58,9 +59,10 @@ class RankingEvaluator:
         self._metrics = ranking_metrics()
         # Shapes are told beforehand: batches differ in both, and a trace costs many batches.
         rows, weight = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([], tf.float32)
-        self._rank_batch = tf.function(self._ranks, input_signature=[rows, rows, weight])
-        self._infer_batch = tf.function(self._queries, input_signature=[rows])
-        self._search_batch = tf.function(self._search, input_signature=[rows, weight])
+        # Called by the two others, which so need no trace of the model of their own.
+        self._infer_batch = graph_function(self._queries, input_signature=[rows])
+        self._rank_batch = graph_function(self._ranks, input_signature=[rows, rows, weight])
+        self._search_batch = graph_function(self._search, input_signature=[rows, weight])
 
     def _queries(self, history):
         # With the tables of the index: no batch computes them again.
@@ -69,7 +71,7 @@ class RankingEvaluator:
         return {view: of.vectors for view, of in self._model.interests(history, tables).items()}
 
     def _ranks(self, history, target, id_weight):
-        queries, seen = self._queries(history), self._seen(history)
+        queries, seen = self._infer_batch(history), self._seen(history)
         ranks = self._index.ranks(queries, tf.maximum(target, 0), seen, id_weight)
         ranks = tf.where(target < 0, _NEVER_FOUND, ranks)
         # Of an empty history the served model recommends what is popular.
@@ -85,7 +87,7 @@ class RankingEvaluator:
         return history if self._filter_seen else history[:, :0]
 
     def _search(self, history, id_weight):
-        queries, seen = self._queries(history), self._seen(history)
+        queries, seen = self._infer_batch(history), self._seen(history)
         rows = self._index.search(queries, seen, max(CUT_OFFS), id_weight).rows
         # Rows stand in the order of popularity.
         popular = tf.range(1, tf.shape(rows)[1] + 1)

@@ -9,6 +9,7 @@ from bivrec_tf.availability import UnavailableItems
 from bivrec_tf.config import ExportConfig
 from bivrec_tf.data import ItemLookup, parse_sequences
 from bivrec_tf.evaluation import popularity_ranks
+from bivrec_tf.graphs import graph_function
 from bivrec_tf.metrics import RankingMetric
 from bivrec_tf.models import BiVRec
 from bivrec_tf.models.histories import compact
@@ -84,11 +85,11 @@ class ServingModule(tf.Module):
         # Traced once, and not for every signature.
         rows, scalar = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([], tf.float32)
         some, flag = tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.bool)
-        infer = tf.function(
+        infer = graph_function(
             lambda known: model.interests(known, self._tables()), input_signature=[rows]
         )
         number = tf.TensorSpec([], tf.int32)
-        search = tf.function(
+        search = graph_function(
             self._recommend_rows, input_signature=[rows, rows, some, number, scalar, scalar, flag]
         )
         self._infer = lambda known: infer(known)

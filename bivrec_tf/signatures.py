@@ -5,6 +5,7 @@ import tensorflow as tf
 from bivrec_tf import features
 from bivrec_tf.data import parse_sequences
 from bivrec_tf.evaluation import ranking_metrics
+from bivrec_tf.graphs import graph_function
 from bivrec_tf.serving_module import ServingModule
 
 _STRINGS = tf.TensorSpec([None, None], tf.string)
@@ -26,13 +27,13 @@ def signatures(module: ServingModule) -> dict[str, tf.types.experimental.Generic
     def without_reasons(answer):
         return {name: value for name, value in answer.items() if name != features.BECAUSE}
 
-    @tf.function(input_signature=[_STRINGS, _STRINGS])
+    @graph_function(input_signature=[_STRINGS, _STRINGS])
     def serving_default(history, exclude=nothing):
         return without_reasons(module.recommend(history, exclude))
 
     scalars = [tf.TensorSpec([], kind) for kind in (tf.int32, tf.float32, tf.float32, tf.bool)]
 
-    @tf.function(input_signature=[_STRINGS, _STRINGS, _LIST, *scalars])
+    @graph_function(input_signature=[_STRINGS, _STRINGS, _LIST, *scalars])
     def recommend(
         history,
         exclude=nothing,
@@ -44,29 +45,29 @@ def signatures(module: ServingModule) -> dict[str, tf.types.experimental.Generic
     ):
         return module.recommend(history, exclude, unavailable, k, id_weight, diversity, filter_seen)
 
-    @tf.function(input_signature=[_STRINGS, _STRINGS])
+    @graph_function(input_signature=[_STRINGS, _STRINGS])
     def because(history, item_ids):
         return module.because(history, item_ids)
 
-    @tf.function(input_signature=[_LIST, scalars[0]])
+    @graph_function(input_signature=[_LIST, scalars[0]])
     def similar_items(item_id, k=k_of_its_own):
         return module.similar_items(item_id, k)
 
-    @tf.function(input_signature=[_STRINGS])
+    @graph_function(input_signature=[_STRINGS])
     def interests(history):
         return module.interests(history)
 
-    @tf.function(input_signature=[_EXAMPLES])
+    @graph_function(input_signature=[_EXAMPLES])
     def examples(examples):
         return without_reasons(
             module.recommend(parse_sequences(examples)[features.HISTORY].to_tensor(""))
         )
 
-    @tf.function(input_signature=[_EXAMPLES])
+    @graph_function(input_signature=[_EXAMPLES])
     def evaluate(examples):
         return module.evaluate(examples, metrics)
 
-    @tf.function(input_signature=[_EXAMPLES])
+    @graph_function(input_signature=[_EXAMPLES])
     def transform_features(examples):
         return module.model_inputs(examples)
 

@@ -33,7 +33,9 @@ rm -rf .venv
 "$python" -m venv .venv
 .venv/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
 # The lock file is the whole truth: it overrides pins that conflict on paper (see requirements/).
-.venv/bin/uv pip install --quiet --no-deps --requirement "$lock"
+# Compiled once and for all: where PYTHONDONTWRITEBYTECODE is set, as in many containers, every
+# process would else compile the thousands of modules that it imports.
+.venv/bin/uv pip install --quiet --no-deps --compile-bytecode --requirement "$lock"
 .venv/bin/uv pip install --quiet --no-deps --editable .
 
 # Importing is not enough: ml-metadata can fail to load its library and still import.

@@ -5,6 +5,8 @@ from collections.abc import Callable
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+from bivrec_tf.graphs import graph_function
+
 
 def freeze(
     network: Callable[..., tf.Tensor], *signature: tf.TensorSpec
@@ -20,5 +22,5 @@ def freeze(
     Returns:
         A function of the same tensors; its result is a list of one tensor.
     """
-    concrete = tf.function(network).get_concrete_function(*signature)
+    concrete = graph_function(network).get_concrete_function(*signature)
     return convert_variables_to_constants_v2(concrete)

