@@ -85,17 +85,18 @@ class ContextBlock(tf_keras.layers.Layer):
         # Whether any token stands at a position or before it.
         any_seen = tf.cumsum(tf.cast(mask, tf.int32), axis=1) > 0
         if positions is None:
-            attended = self._attend(asking, normal, bias[tf.newaxis], mask, any_seen)
+            bias = bias[tf.newaxis]
         else:
-            asking, tokens = (tf.gather(of, positions, batch_dims=1) for of in (normal, tokens))
+            asking, tokens, any_seen = (
+                tf.gather(of, positions, batch_dims=1) for of in (normal, tokens, any_seen)
+            )
             # Whole rows of a table: gathering bias by bias would scatter as many gradients.
             bias = tf.gather(bias, positions)
-            if positions.shape[1] is not None and positions.shape[1] <= _FEW:
-                seen = visible(mask, positions)
-                attended = self._attend_at_few(asking, normal, bias, seen)
-            else:
-                any_seen = tf.gather(any_seen, positions, batch_dims=1)
-                attended = self._attend(asking, normal, bias, mask, any_seen)
+        asked = None if positions is None else positions.shape[1]
+        if asked is not None and asked <= _FEW:
+            attended = self._attend_at_few(asking, normal, bias, visible(mask, positions))
+        else:
+            attended = self._attend(asking, normal, bias, mask, any_seen)
         tokens = tokens + self._dropout(attended, training=training)
         expanded = self._expand(self._feed_forward_norm(tokens))
         return tokens + self._dropout(self._contract(expanded), training=training)

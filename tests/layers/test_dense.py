@@ -74,9 +74,9 @@ def test_an_activation_is_of_the_product_in_float32(precision):
     layer.set_weights([random.normal(size=(16, 8)), 1 + 2**-12 * random.normal(size=8)])
     product = rounded(inputs, precision) @ rounded(layer.kernel, precision)
     before = product + layer.bias.numpy()
+    allowed = tolerance_of(precision, 16) * np.abs(product).max()
     # Where a graph makes one operation of all three, as well.
     for found in (layer(inputs), tf.function(layer)(inputs)):
-        allowed = tolerance_of(precision, 16) * np.abs(product).max()
         np.testing.assert_allclose(found, before * special.ndtr(before), atol=allowed)
     alone = layer(np.zeros_like(inputs[:1, :1]))[0, 0]
     np.testing.assert_allclose(alone, layer.bias * special.ndtr(layer.bias), rtol=1e-6)
