@@ -206,6 +206,7 @@ def main(
     try:
         with_content = uses_content(model_name)
         prepared = prepare(root / name, sequences, cache, with_content, training_share)
+        data_ready = time.perf_counter()
         tf_keras.utils.set_random_seed(seed)
         training.set_precision(options)
         with training.device_strategy(options).scope():
@@ -304,6 +305,7 @@ def main(
     if export_to is not None:
         in_use = training.in_float32(model)
         export(in_use, export_to, encoders=encoders_of(prepared.catalogue))
+        result["saved_seconds"] = time.perf_counter() - data_ready
     evaluators = {"": RankingEvaluator(model), "_unfiltered": RankingEvaluator(model, False)}
     held_out = {split: prepared.batches(split) for split in ("validation", "test")}
     all_ranks = {}

@@ -118,6 +118,9 @@ class PipelineConfig(StrictModel):
             # By its full name: plain DirectRunner first tries to download another runner.
             "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",
             "--direct_running_mode=in_memory",
+            # Unused by this runner. Where no argument says what workers are made of, TFX packs all
+            # of itself for them in every component, and leaves that in the temporary folder.
+            "--sdk_container_image=none",
         ),
         description="Passed to Beam untouched.",
     )

@@ -2,10 +2,17 @@
 
 from dataclasses import dataclass
 
-from tfx import v1 as tfx
+# Not of `tfx.v1`, whose extensions load Google Cloud's AI Platform: a quarter of a start.
+from tfx.components import Evaluator, ExampleValidator, SchemaGen, StatisticsGen, Transform
 from tfx.dsl.components.base.base_component import BaseComponent
+from tfx.dsl.components.common.resolver import Resolver
+from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import (
+    LatestBlessedModelStrategy,
+)
 from tfx.orchestration.pipeline import Pipeline
-from tfx.types.channel import BaseChannel
+from tfx.proto.transform_pb2 import SplitsConfig
+from tfx.types import standard_artifacts
+from tfx.types.channel import BaseChannel, Channel
 
 from bivrec_tf import features
 from components.content_encoder.component import ContentEncoder
@@ -55,13 +62,9 @@ def read_items(config: PipelineConfig) -> BaseComponent:
 
 def validated(table: BaseComponent, prefix: str) -> list[BaseComponent]:
     """Creates the standard components that describe a table and hold it against its schema."""
-    statistics = tfx.components.StatisticsGen(examples=table.outputs["examples"]).with_id(
-        f"{prefix}Statistics"
-    )
-    schema = tfx.components.SchemaGen(statistics=statistics.outputs["statistics"]).with_id(
-        f"{prefix}Schema"
-    )
-    validator = tfx.components.ExampleValidator(
+    statistics = StatisticsGen(examples=table.outputs["examples"]).with_id(f"{prefix}Statistics")
+    schema = SchemaGen(statistics=statistics.outputs["statistics"]).with_id(f"{prefix}Schema")
+    validator = ExampleValidator(
         statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"]
     ).with_id(f"{prefix}Validator")
     return [statistics, schema, validator]
@@ -138,10 +141,10 @@ def create_components(config: PipelineConfig, paths: PipelinePaths, requested_at
         items=items.outputs["examples"],
         config=config.sequences.model_dump_json(),
     )
-    blessed = tfx.dsl.Resolver(
-        strategy_class=tfx.dsl.experimental.LatestBlessedModelStrategy,
-        model=tfx.dsl.Channel(type=tfx.types.standard_artifacts.Model),
-        model_blessing=tfx.dsl.Channel(type=tfx.types.standard_artifacts.ModelBlessing),
+    blessed = Resolver(
+        strategy_class=LatestBlessedModelStrategy,
+        model=Channel(type=standard_artifacts.Model),
+        model_blessing=Channel(type=standard_artifacts.ModelBlessing),
     ).with_id("LatestBlessedModel")
     item_features = None
     if config.modalities:
@@ -149,20 +152,20 @@ def create_components(config: PipelineConfig, paths: PipelinePaths, requested_at
         nodes += content_nodes
         item_features = content_nodes[0].outputs["item_features"]
     held_out = [features.VALIDATION_SPLIT, features.TEST_SPLIT]
-    sequence_statistics = tfx.components.StatisticsGen(
+    sequence_statistics = StatisticsGen(
         examples=sequence_builder.outputs["sequences"], exclude_splits=held_out
     ).with_id("SequenceStatistics")
     # Shapes are not inferred: histories have any length, also where this data's all agree.
-    sequence_schema = tfx.components.SchemaGen(
+    sequence_schema = SchemaGen(
         statistics=sequence_statistics.outputs["statistics"],
         infer_feature_shape=False,
         exclude_splits=held_out,
     ).with_id("SequenceSchema")
-    transform = tfx.components.Transform(
+    transform = Transform(
         examples=sequence_builder.outputs["sequences"],
         schema=sequence_schema.outputs["schema"],
         preprocessing_fn="pipeline.preprocessing.preprocessing_fn",
-        splits_config=tfx.proto.SplitsConfig(
+        splits_config=SplitsConfig(
             analyze=[features.TRAIN_SPLIT], transform=[features.TRAIN_SPLIT]
         ),
         disable_statistics=True,
@@ -182,7 +185,7 @@ def create_components(config: PipelineConfig, paths: PipelinePaths, requested_at
             trainer.VALIDATION_REQUESTS: config.serving.validation_requests,
         },
     ).with_id("Trainer")
-    evaluator = tfx.components.Evaluator(
+    evaluator = Evaluator(
         examples=sequence_builder.outputs["sequences"],
         example_splits=[features.TEST_SPLIT],
         model=train.outputs["model"],

@@ -1,8 +1,8 @@
 """What the Evaluator measures, in which slices, and what a model must reach."""
 
 import tensorflow_model_analysis as tfma
+import tfx.components  # noqa: F401 - TFMA's protos must be loaded by TFX first
 from tensorflow_model_analysis.proto import config_pb2
-from tfx import v1 as tfx  # noqa: F401 - TFMA's protos must be loaded by TFX first
 
 from bivrec_tf import features
 from bivrec_tf.evaluation import CUT_OFFS

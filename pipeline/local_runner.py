@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from tfx import v1 as tfx
+from tfx.orchestration import metadata
+from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 
 from bivrec_tf.errors import ConfigError
 from bivrec_tf.training import logger as training_logger
@@ -225,12 +226,10 @@ def run_components(
         output.paths(config),
         create(datetime.datetime.now(datetime.UTC).isoformat()),
         enable_cache=is_same_code,
-        metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(
-            str(output.metadata)
-        ),
+        metadata_connection_config=metadata.sqlite_metadata_connection_config(str(output.metadata)),
     )
     with _logged(output, console, len(pipeline.components)), user_errors():
-        tfx.orchestration.LocalDagRunner().run(pipeline)
+        LocalDagRunner().run(pipeline)
     return code
 
 

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from rich.console import Console
-from tfx import v1 as tfx
+from tfx.dsl.components.common.importer import Importer
+from tfx.types import standard_artifacts
 
 from bivrec_tf.errors import ConfigError
 from components.content_encoder.content_config import PrecomputedModality
@@ -37,9 +38,9 @@ def create_refresh_components(
       TFX nodes.
     """
     items = read_items(config)
-    served_model = tfx.dsl.Importer(
-        source_uri=served, artifact_type=tfx.types.standard_artifacts.Model
-    ).with_id("ServedModel")
+    served_model = Importer(source_uri=served, artifact_type=standard_artifacts.Model).with_id(
+        "ServedModel"
+    )
     base = served_model.outputs["result"]
     encoder, content_validator = encode_content(config, paths, items, base)
     refresher = ModelRefresher(

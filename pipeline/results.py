@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tensorflow_model_analysis as tfma
+import tfx.components  # noqa: F401 - model analysis needs TFX's protos
 from ml_metadata import proto
-from tfx import v1 as tfx  # noqa: F401 - model analysis needs TFX's protos
 from tfx.orchestration import metadata
 
 from components.artifacts import COUNTS_PROPERTY
@@ -183,7 +183,7 @@ def latest_outputs(
     metadata_file: Path,
 ) -> dict[tuple[str, str], proto.Artifact]:
     """Outputs of the latest run by (component, name), whether made or taken from the cache."""
-    config = tfx.orchestration.metadata.sqlite_metadata_connection_config(str(metadata_file))
+    config = metadata.sqlite_metadata_connection_config(str(metadata_file))
     with metadata.Metadata(config) as handle:
         store = handle.store
         runs = store.get_contexts_by_type(_RUN_CONTEXT)

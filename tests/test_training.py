@@ -315,18 +315,24 @@ def test_content_that_is_no_number_is_told_before_training():
         make([*broken, *sound], views=("mm",))
 
 
-@pytest.mark.parametrize("view", [0, 1])
-def test_views_are_weighed_on_the_examples_that_are_given_for_it(view):
+def fit_two_views(calibration=None):
+    """One epoch of both views; returns the model and its validation batches."""
     content = np.random.default_rng(0).normal(size=(ITEMS, 8))
     features = [ItemFeatures(n, {"text": of}) for n, of in zip(NAMES, content, strict=True)]
     once = CONFIG.model_copy(update={"epochs": 1})
+    model, training, validation = make(features, views=("id", "mm"))
+    fit(model, training, validation, once, verbose=0, calibration_data=calibration)
+    return model, validation
 
-    def trained(calibration=None):
-        model, training, validation = make(features, views=("id", "mm"))
-        fit(model, training, validation, once, verbose=0, calibration_data=calibration)
-        return model, validation
 
-    model, validation = trained()
+@pytest.fixture(scope="module")
+def weighed_on_validation():
+    return fit_two_views()
+
+
+@pytest.mark.parametrize("view", [0, 1])
+def test_views_are_weighed_on_the_examples_that_are_given_for_it(weighed_on_validation, view):
+    model, validation = weighed_on_validation
     every_item = validation.map(
         lambda batch: {
             **batch,
@@ -338,7 +344,7 @@ def test_views_are_weighed_on_the_examples_that_are_given_for_it(view):
     (batch,), (ranks,) = validation, ranks
     favourites = tf.argmin(ranks, axis=1, output_type=tf.int32)[:, tf.newaxis] + 1
     calibration = tf.data.Dataset.from_tensors({**batch, "target": favourites})
-    weighed, _ = trained(calibration)
+    weighed, _ = fit_two_views(calibration)
     assert abs(float(weighed.id_weight) - view) < 0.3
     assert abs(float(model.id_weight) - float(weighed.id_weight)) > 0.1
 

@@ -93,7 +93,10 @@ def read(folder: Path, out: Path, cache: Path) -> None:
     curve, epochs = [], run["configuration"]["training"]["epochs"]
     for epoch, seconds in run.pop("points"):
         found = _ranks(folder / f"validation-{epoch}.csv", prepared.held_out["validation"])
-        curve.append([seconds, None, summary(found)["ndcg_at_10"]])
+        validation = summary(found)
+        curve.append([seconds, None, validation["ndcg_at_10"]])
+        if epoch == epochs:
+            run["validation"] = validation
     result = {
         "data": facts["data"],
         "protocol": "leave_one_out",

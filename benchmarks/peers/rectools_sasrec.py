@@ -37,6 +37,7 @@ class Curve(Callback):
         self.every = every
         self.recommend = recommend
         self.seconds: list[float] = []
+        self.recommending = 0.0
         self.points: list[tuple[int, float]] = []
 
     def __deepcopy__(self, memo) -> "Curve":
@@ -52,8 +53,10 @@ class Curve(Callback):
         self.seconds.append(time.perf_counter() - self.began)
         epoch = len(self.seconds)
         print(f"epoch {epoch}: {sum(self.seconds):.0f} s", flush=True)
-        if epoch % self.every == 0:
+        if epoch % self.every == 0 or epoch == trainer.max_epochs:
+            began = time.perf_counter()
             self.recommend(epoch)
+            self.recommending += time.perf_counter() - began
             self.points.append((epoch, sum(self.seconds)))
             module.train()
 
@@ -79,6 +82,7 @@ def main() -> None:
     torch.manual_seed(options.seed)
     facts = json.loads((options.folder / "split.json").read_text())
     known, histories = (dataset(options.folder / f"{name}.csv") for name in ("train", "test"))
+    data_ready = time.perf_counter()
 
     def recommend(to: Dataset, name: str) -> None:
         model.is_fitted = True
@@ -115,6 +119,8 @@ def main() -> None:
         get_trainer_func=trainer,
     )
     model.fit(known)
+    torch.save(model.torch_model.state_dict(), options.folder / "weights.pt")
+    saved_seconds = time.perf_counter() - data_ready - curve.recommending
     began = time.perf_counter()
     recommend(histories, "recommended")
     run = {
@@ -125,6 +131,7 @@ def main() -> None:
             "training": {k: v for k, v in vars(options).items() if k != "folder"},
         },
         "training_seconds": sum(curve.seconds),
+        "saved_seconds": saved_seconds,
         "seconds_to_recommend": time.perf_counter() - began,
         "parameters": sum(p.numel() for p in model.torch_model.parameters()),
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,

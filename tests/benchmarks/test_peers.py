@@ -72,6 +72,8 @@ def test_a_peer_gets_the_histories_and_its_lists_are_measured_as_ours(written):
     assert result["test"]["ndcg_at_10"] == pytest.approx(np.mean(gains))
     assert result["test"]["hit_rate_at_50"] == pytest.approx(np.mean([len(p) > 0 for p in places]))
     assert result["curve"] == [[1.5, None, pytest.approx(1 / np.log2(4))]]
+    # The lists of the last epoch are those of the weights that were saved.
+    assert result["validation"]["ndcg_at_10"] == pytest.approx(1 / np.log2(4))
     assert result["data_fingerprint"] == prepared.fingerprint
     # Two epochs of all users in four seconds.
     assert result["epochs"] == 2

@@ -325,6 +325,25 @@ def test_seconds_are_those_of_every_seed_and_of_its_machine(tmp_path):
     assert cells(cost, "sasrec")[6] == ""
 
 
+def test_what_runs_took_until_their_weights_were_saved_stands_beside_their_quality(tmp_path):
+    runs = [
+        write(tmp_path, "bivrec-short", seed, worst=30, saved_seconds=100.4 + seed)
+        for seed in (0, 1)
+    ]
+    write(tmp_path, "bivrec-short", 2, worst=30)
+    text = report(tmp_path).output
+    qualities = [
+        " ".join(f"{run[part]['ndcg_at_10']:.4f}" for run in runs)
+        for part in ("validation", "test")
+    ]
+    row = cells(text.split("### From data ready")[1], "bivrec-short")
+    assert row[1:5] == ["2 2", "100 101", *qualities]
+    assert "--export FOLDER" in cells(text.split("### How each")[1], "bivrec-short")[2]
+    (tmp_path / "nothing saved").mkdir()
+    write(tmp_path / "nothing saved", "sasrec", 0, worst=30)
+    assert "### From data ready" not in report(tmp_path / "nothing saved").output
+
+
 def test_seconds_until_a_quality_are_of_the_first_epoch_that_reached_it(tmp_path):
     rising = [[10.0, 3.0, 0.1], [25.0, 2.0, 0.3], [40.0, 1.0, 0.2]]
     write(tmp_path, "bivrec", 0, worst=30, curve=rising)

@@ -1,6 +1,7 @@
 """A shop's own CSV tables, taken through the whole pipeline once by the real command."""
 
 import csv
+import os
 import random
 import subprocess
 import sys
@@ -51,6 +52,10 @@ class Shop:
         return self.folder / "output"
 
     @property
+    def temporary(self) -> Path:
+        return self.folder / "temporary"
+
+    @property
     def served(self) -> Path:
         return self.output / "serving" / "recommender"
 
@@ -58,14 +63,17 @@ class Shop:
         return sorted(path.name for path in self.served.glob("*")) if self.served.exists() else []
 
 
-def run_bivrec(*arguments: object, timeout: int = 560) -> subprocess.CompletedProcess:
-    """Runs the command as a user does, in a process of its own."""
+def run_bivrec(
+    *arguments: object, timeout: int = 560, **variables: object
+) -> subprocess.CompletedProcess:
+    """Runs the command as a user does, in a process of its own, with variables of its own."""
     return subprocess.run(
         [sys.executable, "-m", "pipeline.cli", *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=timeout,
         cwd=Path(__file__).parents[2],
+        env={**os.environ, **{name: str(value) for name, value in variables.items()}},
     )
 
 
@@ -125,6 +133,9 @@ def new_shop():
 def shop(tmp_path_factory) -> Shop:
     """The shop after one run of the pipeline, which pushed a model."""
     shop = write_shop(tmp_path_factory.mktemp("shop"))
-    finished = run_bivrec("run", "--config", shop.config, "--output", shop.output)
+    shop.temporary.mkdir()
+    finished = run_bivrec(
+        *("run", "--config", shop.config, "--output", shop.output), TMPDIR=shop.temporary
+    )
     assert finished.returncode == 0, finished.stdout + finished.stderr
     return shop

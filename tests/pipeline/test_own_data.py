@@ -45,6 +45,11 @@ def test_every_row_is_accounted_for(shop, result):
     assert sequences["items"] == 40, "sold products count, listed or not"
 
 
+def test_a_run_leaves_nothing_in_the_temporary_folder(shop):
+    """TFX would leave a copy of itself there, of 50 MB, for every component that runs Beam."""
+    assert list(shop.temporary.iterdir()) == []
+
+
 def test_metrics_by_slice_are_reported(result):
     slices = {key[0][0] for key in result.metrics if key}
     assert slices == {features.HISTORY_LENGTH_BUCKET, features.TARGET_POPULARITY}
