@@ -87,7 +87,9 @@ def test_the_fingerprint_follows_every_file_that_is_named(shop):
 
 @pytest.mark.slow
 def test_a_picture_that_changed_is_encoded_although_the_table_did_not(shop):
-    from tfx import v1 as tfx
+    from tfx.orchestration.local.local_dag_runner import LocalDagRunner
+    from tfx.orchestration.metadata import Metadata, sqlite_metadata_connection_config
+    from tfx.orchestration.pipeline import Pipeline
 
     from components.artifacts import COUNTS_PROPERTY
     from components.content_encoder.modalities_file import read_modalities
@@ -100,10 +102,8 @@ def test_a_picture_that_changed_is_encoded_although_the_table_did_not(shop):
         """Runs the two components of the real DAG; returns the counts of all executions."""
         nodes = create_components(config, Output(shop / "output").paths(config))
         wanted = [node for node in nodes if node.id in ("ItemGen", "ContentEncoder")]
-        metadata = tfx.orchestration.metadata.sqlite_metadata_connection_config(
-            str(shop / "metadata.sqlite")
-        )
-        pipeline = tfx.dsl.Pipeline(
+        metadata = sqlite_metadata_connection_config(str(shop / "metadata.sqlite"))
+        pipeline = Pipeline(
             pipeline_name="shop",
             pipeline_root=str(shop / "pipeline"),
             components=wanted,
@@ -111,9 +111,7 @@ def test_a_picture_that_changed_is_encoded_although_the_table_did_not(shop):
             metadata_connection_config=metadata,
             beam_pipeline_args=list(config.beam_pipeline_args),
         )
-        tfx.orchestration.LocalDagRunner().run(pipeline)
-        from tfx.orchestration.metadata import Metadata
-
+        LocalDagRunner().run(pipeline)
         with Metadata(metadata) as handle:
             artifacts = handle.store.get_artifacts_by_type("Examples")
         counts = {}

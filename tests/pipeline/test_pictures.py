@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import yaml
 from PIL import Image
 from rich.console import Console
-from tfx import v1 as tfx
+from tfx.types import standard_artifacts
+from tfx.types.channel import Channel
 
 from components.item_features import read_item_features
 from pipeline.config import load_config
@@ -49,7 +50,7 @@ def test_bytes_of_pictures_pass_statistics_schema_and_encoder(tmp_path):
 
     def nodes(_):
         items = read_items(config)
-        no_model = tfx.dsl.Channel(type=tfx.types.standard_artifacts.Model)
+        no_model = Channel(type=standard_artifacts.Model)
         encoder, _ = encode_content(config, output.paths(config), items, no_model)
         return [items, *validated(items, "Item"), encoder]
 

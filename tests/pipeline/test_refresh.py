@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 from ml_metadata import metadata_store
-from tfx import v1 as tfx
+from tfx.orchestration import metadata
 
 from components.model_refresher.refresh_model import SAME_CONTENT
 from serving.client import RecommenderClient
@@ -101,9 +101,7 @@ def test_served_answers_before_and_after(refreshed, shop, tmp_path):
 
 def test_the_pushed_version_leads_back_to_the_model_it_was_made_from(refreshed, shop):
     copy, _, _ = refreshed
-    config = tfx.orchestration.metadata.sqlite_metadata_connection_config(
-        str(copy.output / "metadata.sqlite")
-    )
+    config = metadata.sqlite_metadata_connection_config(str(copy.output / "metadata.sqlite"))
     store = metadata_store.MetadataStore(config)
     pushed = max(store.get_artifacts_by_type("PushedModel"), key=lambda artifact: artifact.id)
     seen, todo, uris = set(), [pushed.id], set()
