@@ -32,6 +32,8 @@ HERE = Path(__file__).parent
 METRICS = ("recall_at_10", "ndcg_at_10", "recall_at_20", "ndcg_at_20", "mrr_at_20")
 PAIRED_METRICS = ("ndcg_at_10", "ndcg_at_20", "recall_at_20")
 MODELS_SIDE_BY_SIDE = ("sasrec", "pure_id", "bivrec")
+# More lines in one plot take a palette of more colours.
+_DEFAULT_COLOURS = 10
 
 
 def _known_metrics(labels: Mapping[str, Runs]) -> list[str]:
@@ -203,7 +205,11 @@ def plot_noise(labels: Mapping[str, Runs], kind: str, path: Path) -> None:
 
 def plot_time(labels: Mapping[str, Runs], path: Path) -> None:
     """Plots validation NDCG@10 over seconds of training: every seed a line."""
+    from matplotlib import colormaps
+
     figure, axis = _axes()
+    if len(labels) > _DEFAULT_COLOURS:
+        axis.set_prop_cycle(color=colormaps["tab20"].colors)
     colours = {}
     for runs in ordered(labels):
         for result in runs.results.values():
@@ -315,7 +321,8 @@ def report(
             parts.append(f"![NDCG@20 under noise]({name})\n")
     if any(result["curve"] for runs in models.values() for result in runs.results.values()):
         name = f"{data}-{protocol}-time.png"
-        plot_time(models, folder / name)
+        saved = {label: of for label, of in labels.items() if of.having(["saved_seconds"]).results}
+        plot_time(models | saved, folder / name)
         parts.append(f"![Validation NDCG@10 over time]({name})\n")
     return "\n".join(parts)
 
