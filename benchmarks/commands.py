@@ -34,7 +34,7 @@ def command(runs: Runs) -> str:
         parts.append(f"--share {runs.training_share:g}")
     if runs.warm_start is not None:
         parts.append(f"--warm-start output/transfer/{runs.warm_start}")
-    if runs.having(["saved_seconds"]).results:
+    if runs.saved.results:
         parts.append("--export FOLDER")
     for name, value in leaves(settings_of(found)):
         if name in of_today and of_today[name] != value and name != _GIVEN:

@@ -93,6 +93,11 @@ class Runs:
         found = {seed: run for seed, run in self.results.items() if run.keys() & set(parts)}
         return replace(self, results=found)
 
+    @property
+    def saved(self) -> "Runs":
+        """The runs that noted when their weights were saved."""
+        return self.having(["saved_seconds"])
+
     def interval(self, part: str, metric: str) -> Interval | None:
         """Returns the mean over seeds, none where no run has the part."""
         values = self.values(part, metric)

@@ -17,6 +17,7 @@ ranks that `accuracy.py` keeps.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -80,6 +81,11 @@ def reach_table(labels: Mapping[str, Runs], goals: Sequence[float]) -> str:
     return table(["seconds, every seed", *(f"{goal:g}" for goal in goals)], rows)
 
 
+def _epochs(run: Mapping[str, Any]) -> str:
+    """Of a peer, whose curve has fewer points, what it says itself."""
+    return str(run.get("epochs", len(run["curve"])))
+
+
 def saved_table(labels: Mapping[str, Runs]) -> str:
     """Returns what runs took from data to saved weights, and what these are worth.
 
@@ -87,11 +93,10 @@ def saved_table(labels: Mapping[str, Runs]) -> str:
     that it makes for our validation.
     """
     rows = []
-    for every in ordered(labels):
-        runs = every.having(["saved_seconds"])
+    for runs in (every.saved for every in ordered(labels)):
         found = list(runs.results.values())
         if found:
-            epochs = [f"{run.get('epochs', len(run['curve']))}" for run in found]
+            epochs = [_epochs(run) for run in found]
             seconds = [f"{run['saved_seconds']:,.0f}" for run in found]
             quality = [
                 [f"{run[split]['ndcg_at_10']:.4f}" for run in found]
@@ -160,7 +165,7 @@ def cost_table(labels: Mapping[str, Runs]) -> str:
     for runs in ordered(labels):
         found = list(runs.results.values())
         columns = [
-            [f"{run.get('epochs', len(run['curve']))}" for run in found],
+            [_epochs(run) for run in found],
             [f"{run['training_seconds']:,.0f}" for run in found],
             [f"{run['windows_per_second']:,.0f}" for run in found],
         ]
@@ -225,7 +230,7 @@ def plot_time(labels: Mapping[str, Runs], path: Path) -> None:
                 whole = result["saved_seconds"], result["validation"]["ndcg_at_10"]
                 axis.plot(*whole, "x", color=colours[runs.label])
     text = "seconds of training, without evaluation"
-    if any("saved_seconds" in run for runs in labels.values() for run in runs.results.values()):
+    if any(runs.saved.results for runs in labels.values()):
         text += "; crosses: from data to saved weights"
     axis.set(xlabel=text, ylabel="validation NDCG@10")
     _save(figure, axis, path)
@@ -321,7 +326,7 @@ def report(
             parts.append(f"![NDCG@20 under noise]({name})\n")
     if any(result["curve"] for runs in models.values() for result in runs.results.values()):
         name = f"{data}-{protocol}-time.png"
-        saved = {label: of for label, of in labels.items() if of.having(["saved_seconds"]).results}
+        saved = {label: runs for label, runs in labels.items() if runs.saved.results}
         plot_time(models | saved, folder / name)
         parts.append(f"![Validation NDCG@10 over time]({name})\n")
     return "\n".join(parts)

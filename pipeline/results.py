@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tensorflow_model_analysis as tfma
-import tfx.components  # noqa: F401 - model analysis needs TFX's protos
 from ml_metadata import proto
 from tfx.orchestration import metadata
 

@@ -34,7 +34,7 @@ def make_model(names, modalities, seed, **config):
         for name in names
     ]
     catalogue = ItemCatalogue.build(names, range(len(names), 0, -1), items)
-    # Content alone is taken over: towers of one scale and no block are built in half the time.
+    # Content alone is taken over: towers of one scale and no block are built sooner.
     towers = {"scales": (1,), "context_blocks": 0}
     settings = {"dimension": 8, "max_history": 6, "num_interests": 3, **towers, **config}
     model = BiVRec(ModelConfig(**settings), catalogue)

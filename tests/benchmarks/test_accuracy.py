@@ -122,7 +122,7 @@ def test_the_result_tells_all_that_repeats_and_compares_it(data_root, trained):
     assert result["examples"] == {"validation": len(examples), "test": len(examples)}
     assert [len(point) for point in result["curve"]] == [3, 3]
     assert 0 < result["curve"][0][0] < result["curve"][1][0] == result["training_seconds"]
-    # Data, first vectors, training, calibration, export: more than the steps alone.
+    # The model, first vectors, training, calibration, export: more than the steps alone.
     assert result["saved_seconds"] > result["seconds_with_evaluation"] > result["training_seconds"]
     assert result["windows_per_second"] > 0 and result["peak_mib"] > 50
     assert 0 < result["coverage"]["coverage_at_10"] <= 1
